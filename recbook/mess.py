@@ -44,6 +44,8 @@ def _sold(sales: pd.DataFrame, products: pd.DataFrame, rng: np.random.Generator)
     # Sales without a customer come from another till, which writes some codes small, as in the real log.
     small = sales["customer"].isna().to_numpy() & (rng.random(len(code)) < 0.05)
     code = np.where(small, pd.Series(code).str.lower(), code)
+    gift = rng.random(len(item)) < 0.0002
+    unit_price = np.round(price[item] * bulk * np.where(raised, 1.08, 1.0) * ~gift, 2)
     return pd.DataFrame(
         {
             "InvoiceNo": (536_365 + 7 * sales["invoice"].to_numpy()).astype(str),
@@ -51,7 +53,7 @@ def _sold(sales: pd.DataFrame, products: pd.DataFrame, rng: np.random.Generator)
             "Description": description,
             "Quantity": quantity,
             "InvoiceDate": sales["date"].to_numpy(),
-            "UnitPrice": np.round(price[item] * bulk * np.where(raised, 1.08, 1.0), 2),
+            "UnitPrice": unit_price,
             "CustomerID": sales["customer"].array,
             "Country": sales["country"].to_numpy(),
         }
@@ -75,11 +77,12 @@ def _descriptions(products, item, date, rng) -> np.ndarray:
 
 
 def _cancelled(sold: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Cancellations a few days after the sale: mostly the whole line, now and then part of it."""
+    """Cancellations days after the sale: a third undo the line, half return part of it, the rest fit no one sale."""
     lines = sold.iloc[np.sort(rng.choice(len(sold), round(0.0155 * len(sold)), replace=False))].copy()
     lines["InvoiceNo"] = "C" + (lines["InvoiceNo"].astype(int) + 3).astype(str)
-    part = (rng.random(len(lines)) < 0.15) & (lines["Quantity"] > 1).to_numpy()
-    lines["Quantity"] = -np.where(part, lines["Quantity"] // 2, lines["Quantity"])
+    units, kind = lines["Quantity"].to_numpy(), rng.random(len(lines))
+    part = np.maximum(units // 2, 1)
+    lines["Quantity"] = -np.where(kind < 0.33, units, np.where(kind < 0.84, part, units + 1))
     delay = pd.to_timedelta(1 + rng.integers(12, size=len(lines)), unit="D")
     lines["InvoiceDate"] = np.minimum(lines["InvoiceDate"] + delay, sold["InvoiceDate"].max())
     return lines

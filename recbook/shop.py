@@ -32,6 +32,7 @@ TASTE = 10  # dimensions of the hidden taste
 MEMORY = 90.0  # days after which a purchase weighs 1/e in what is bought again
 LINES_A_SHOPPER = 116  # a customer of the real log has 124
 GUESTS = 0.335  # lines without a customer, to those with one
+SINGLES = 0.06  # share of visits for one thing only
 GUEST_SIZE = 1.9  # how much larger a basket without a customer is: it is many small orders in one
 ACTIONS = ("ignored", "viewed", "added", "purchased")
 
@@ -119,7 +120,7 @@ def _shoppers(lines: int, rng: np.random.Generator) -> pd.DataFrame:
     uniform = rng.random(n)
     visits = 1 + np.minimum(60, 4.6 * (uniform ** (-1 / 2.2) - 1)).astype(int)
     size = np.exp(0.6 * rng.standard_normal(n))
-    size *= 0.62 * lines / (size * visits).sum()  # the rest: guests, variation between baskets, and the mess
+    size *= 0.66 * lines / (size * visits).sum()  # the rest: guests, variation between baskets, and the mess
     return pd.DataFrame(
         {
             "country": country,
@@ -220,7 +221,8 @@ def _sales(products, shoppers, affinity, season, invoices, rng) -> pd.DataFrame:
             1, round(sizes[row.shopper] * (GUEST_SIZE if row.guest else 1) * np.exp(0.55 * rng.standard_normal()))
         )
         memory = past[row.shopper] * (not row.guest) * np.exp(-(day - last[row.shopper]) / MEMORY)
-        basket = _basket(min(size, 200), loyalty[row.shopper], memory, level, affinity[row.shopper], completes, rng)
+        size = 1 if rng.random() < SINGLES and not row.guest else min(size, 200)
+        basket = _basket(size, loyalty[row.shopper], memory, level, affinity[row.shopper], completes, rng)
         if not row.guest:
             memory[basket] += 1
             past[row.shopper], last[row.shopper] = memory, day
