@@ -111,7 +111,7 @@ def main() -> None:
             for part, value in tau.items()
         ]
     show(rows, taus)
-    data = {"name": "Online Retail", "sha256": receipts.fingerprint(real.receipts), "rows": len(raw)}
+    data = evaluation.describe_data(raw, arguments.real)
     command = "python benchmarks/shop_fidelity.py"
     path = evaluation.save_results(
         "shop_fidelity", rows, command=command, data=data, seconds=time.perf_counter() - start

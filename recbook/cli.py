@@ -1,0 +1,137 @@
+"""The command line: `recbook score` measures the baselines on receipts and keeps the figures."""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+
+import pandas as pd
+
+from recbook import __version__
+
+EMBEDDED = "embedded"  # the name, on the command line, of the shop that comes with the book
+BAD_INPUT = 2  # exit code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 2 and one line on stderr where the input is at fault."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:  # receipts.ReceiptsError is a ValueError
+        print("recbook: " + " ".join(str(error).split()), file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("recbook: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def score(options: argparse.Namespace) -> None:
+    """Clean the receipts, split them at the cut, score every baseline, print the scoreboard and keep it."""
+    from recbook import baselines, evaluation, receipts
+
+    start = time.perf_counter()
+    asked = _date(options.cut)  # what is wrong with the options is said before the work, not after it
+    _say(f"reading {options.data}")
+    raw = _load(options.data)
+    data = evaluation.describe_data(raw, "embedded shop" if options.data == EMBEDDED else options.data)
+    _say(f"cleaning {len(raw):,} lines of {data['name']}")
+    clean = receipts.clean(raw).receipts
+    usual = evaluation.default_cut(clean)
+    cut = usual if asked is None else asked
+    evaluation.results_path(name := options.name or _name(data["name"], cut, usual), options.out)
+    split = evaluation.next_basket(clean, cut)
+    board = evaluation.scoreboard(split, baselines.METHODS, 10, baselines.description_similarity(split), _say)
+    print(f"{data['name']}, cut {cut:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
+    print(table(board).to_string())
+    command = (
+        f"recbook score --data {EMBEDDED if options.data == EMBEDDED else _slug(data['name'])} --cut {cut:%Y-%m-%d}"
+    )
+    seconds, rows = time.perf_counter() - start, evaluation.result_rows(board, split)
+    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds, folder=options.out)
+    _say(f"wrote {path} after {seconds:.0f} seconds")
+
+
+def table(board: pd.DataFrame) -> pd.DataFrame:
+    """A scoreboard as a table to read: a row a method, worst first, intervals beside the headline figures."""
+    cells = {(row.method, row.metric, row.split): row for row in board.itertuples()}
+    methods = board.loc[board["metric"] == "seconds", "method"]
+    rows = {}
+    for method in sorted(methods, key=lambda method: cells[method, "ndcg@10", "all"].value):
+        row = {}
+        for part in ("all", "repeat", "explore"):
+            cell = cells[method, "ndcg@10", part]
+            row[f"NDCG@10 {part}"] = f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
+        row["coverage"] = f"{cells[method, 'coverage@10', 'all'].value:.1%}"
+        row["seconds"] = f"{cells[method, 'seconds', 'all'].value:.1f}"
+        rows[method] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="recbook", description="Recommenders from receipts, as the book builds them.")
+    parser.add_argument("--version", action="version", version=f"recbook {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "score",
+        help="measure the baselines at the next basket",
+        description="Measure the baselines at predicting each shopper's next basket after a cut in time: NDCG@10 with "
+        "95% bootstrap intervals over all products, over those bought before, over those new to the shopper.",
+        epilog="Exit codes: 0 done; 2 the receipts, the cut or a folder is at fault, one line on stderr says how.",
+    )
+    command.add_argument(
+        "--data",
+        default=EMBEDDED,
+        metavar="FILE",
+        help="CSV, xlsx, parquet or gzip of receipts; `online-retail` to download them; `embedded`, the book's shop "
+        "(default)",
+    )
+    command.add_argument(
+        "--cut", metavar="DATE", help="first day that is predicted, as 2011-11-09 (default: 30 days before the last)"
+    )
+    command.add_argument(
+        "--out", metavar="FOLDER", help="where the figures are kept (default: the checkout's results/, or ./results)"
+    )
+    command.add_argument("--name", help="of the file of figures (default: scoreboard_ and the data's name)")
+    command.set_defaults(run=score)
+    return parser
+
+
+def _date(text: str | None) -> pd.Timestamp | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        raise ValueError(f"--cut {text!r} is not a date: write year-month-day, such as 2011-11-09")
+    try:
+        return pd.Timestamp(text)
+    except ValueError:
+        raise ValueError(
+            f"--cut {text} is not a day of the calendar: write year-month-day, such as 2011-11-09"
+        ) from None
+
+
+def _load(source: str) -> pd.DataFrame:
+    from recbook import receipts, workshop
+
+    return workshop.the_shop().receipts if source == EMBEDDED else receipts.load(source)
+
+
+def _slug(name: str) -> str:
+    """A data set's name as part of a file's: "Online Retail" gives online-retail, my_shop.csv.gz gives my-shop."""
+    stem = re.sub(r"(\.(csv|txt|xlsx|parquet|gz|zip))+$", "", name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "receipts"
+
+
+def _name(data: str, cut: pd.Timestamp, usual: pd.Timestamp) -> str:
+    """The results' name: the headline's where the cut is the usual one, or with the date, so as not to overwrite it."""
+    return f"scoreboard_{_slug(data)}" + ("" if cut == usual else f"_{cut:%Y-%m-%d}")
+
+
+def _say(message: str) -> None:
+    print(f"  {message} …", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
