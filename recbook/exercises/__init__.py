@@ -62,14 +62,14 @@ def examine(number: str, answer: Callable) -> Verdict:
         arguments = copy.deepcopy(case)
         try:
             got = answer(*arguments)
-        except Exception as error:  # the reader's code may fail in any way, and the check must say so, not fail with it
-            return _failed(exercise, position, case, f"your code raised {type(error).__name__}: {error}", None)
+        except (Exception, SystemExit) as error:  # the reader's code may fail in any way, the check never
+            return _failed(exercise, position, case, f"your code raised {type(error).__name__}: {_words(error)}", None)
         if got is Ellipsis or got is None:
             return Verdict(number, False, "not solved yet: your function returns nothing. Replace the `...`.")
-        if not same(arguments, case, exercise.tolerance):
+        if not _agree(arguments, case, exercise.tolerance):
             return _failed(exercise, position, case, "your function changed its arguments; work on a copy", None)
-        if not same(got, expected, exercise.tolerance):
-            message = f"expected {_short(expected)}, got {_short(got)}"
+        if not _agree(got, expected, exercise.tolerance):
+            message = f"expected {_short(expected)}, got {_words(got, _short)}"
             return _failed(exercise, position, case, message, _recognise(exercise, answer))
     return Verdict(number, True, f"right, in all {len(exercise.cases)} cases.")
 
@@ -125,14 +125,30 @@ def same(got: Any, expected: Any, tolerance: float) -> bool:
         return False
 
 
+def _agree(got: Any, expected: Any, tolerance: float) -> bool:
+    """`same`, for an answer that may be anything: one that cannot even be compared is not the right one."""
+    try:
+        return bool(same(got, expected, tolerance))
+    except Exception:
+        return False
+
+
+def _words(value: Any, form: Callable = str) -> str:
+    """`value` as `form` writes it, or its type where its own code for that fails."""
+    try:
+        return form(value)
+    except Exception:
+        return f"an object of type {type(value).__name__}"
+
+
 def _recognise(exercise: Exercise, answer: Callable) -> int | None:
     """The index of the typical mistake that `answer` agrees with on every case, if there is one."""
     for index, mistake in enumerate(exercise.mistakes):
         try:
             pairs = [(answer(*copy.deepcopy(case)), mistake.answer(*copy.deepcopy(case))) for case in exercise.cases]
-        except Exception:  # an answer that fails on a later case is no match
+        except (Exception, SystemExit):  # an answer that fails on a later case is no match
             continue
-        if all(same(got, wrong, exercise.tolerance) for got, wrong in pairs):
+        if all(_agree(got, wrong, exercise.tolerance) for got, wrong in pairs):
             return index
     return None
 
