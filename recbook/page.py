@@ -86,5 +86,3 @@ def style() -> None:
 def source(thing) -> Code:
     """The source of a function or class of the package, highlighted, without its docstring's indentation lost."""
     return Code(inspect.getsource(thing).rstrip(), language="python")
-
-

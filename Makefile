@@ -1,0 +1,55 @@
+# The two commands: `make book` and `make test`. The rest are conveniences: `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+# The same lock for what is installed and for what builds it, whatever pip's age.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check
+# Notebooks run in folders of their own, so a path to receipts must not depend on this one.
+RECEIPTS := $(if $(wildcard $(RECBOOK_DATA)),$(abspath $(RECBOOK_DATA)),$(RECBOOK_DATA))
+
+.PHONY: help book test html refresh lab bench lock clean
+
+help:
+	@echo "make book     install, run every chapter, render _build/html, say where it is and what each chapter took"
+	@echo "make test     install, pass the tests: package, notebooks, book, browser"
+	@echo "make html     render the committed outputs, without running anything"
+	@echo "make refresh  run the lessons into book/ and measure them (one: build_book.py refresh 03_embeddings)"
+	@echo "make lab      open the chapters in JupyterLab (RECBOOK_DATA=receipts.csv make lab: on your receipts)"
+	@echo "make bench    run every benchmark, writing results/"
+	@echo "make lock     write constraints.txt anew;  make clean: remove .venv and _build"
+
+book: $(READY)
+	@$(BIN)/python build_book.py book
+
+test: $(READY)
+	@env -u RECBOOK_DATA RECBOOK_HOME=$(CURDIR)/_build/home HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m pytest -rs --nbval --nbval-current-env tests book
+
+html: $(READY)
+	@$(BIN)/python build_book.py html
+
+refresh: $(READY)
+	@$(BIN)/python build_book.py refresh
+
+lab: $(READY)
+	@RECBOOK_DATA=$(RECEIPTS) $(BIN)/jupyter lab book
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+lock: $(READY)
+	@$(BIN)/python build_book.py lock
+
+clean:
+	rm -rf $(VENV) _build
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "The book needs Python 3.11 or newer; '$(PYTHON)' is not there or older. Name another: make book PYTHON=python3.12"; exit 1; }
+	@echo "Installing what constraints.txt locks into $(VENV) (once; some minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PIP) install -qq --editable '.[test]'
+	@touch $@

@@ -1,0 +1,331 @@
+"""Run the chapters and render the book: `python build_book.py book | html | refresh [CHAPTER ...] | lock`.
+
+- `book` runs every lesson on copies under _build/, then renders those copies. It never writes to book/.
+- `html` renders the notebooks of book/ as they stand, with their committed outputs.
+- `refresh` turns lessons into the notebooks of book/, with outputs, and measures them (results/chapters.json).
+- `lock` writes constraints.txt anew: every package that the book and its tests install, at one version.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+BUILD = ROOT / "_build"
+CELL_TIMEOUT = 600  # seconds
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+# ---- chapters ------------------------------------------------------------------------------------------------------
+
+
+def chapters() -> list[str]:
+    """The names of the chapters, such as "01_cleaning", in the order of the book."""
+    return sorted(path.stem for path in (ROOT / "lessons_py").glob("[0-9][0-9]_*.py"))
+
+
+def lesson(chapter: str):
+    """The notebook that a lesson describes: no outputs yet, and nothing in it that differs from one run to the next."""
+    import jupytext
+
+    path = ROOT / "lessons_py" / f"{chapter}.py"
+    if not path.exists():
+        raise SystemExit(f"There is no chapter {chapter!r}; the chapters are: {', '.join(chapters()) or 'none yet'}.")
+    notebook = jupytext.read(path)
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = f"{digest}-{seen[digest]}"  # follows from the text, so that a diff shows only what changed
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+    return notebook
+
+
+def stamps(notebook) -> list[str]:
+    """For each code cell, a hash of its code and of all code before it: what its outputs were made from."""
+    chain, result = hashlib.sha256(), []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            chain.update(cell.source.encode() + b"\0")
+            result.append(chain.hexdigest()[:16])
+    return result
+
+
+def title(notebook) -> str:
+    """The words of the notebook's first heading."""
+    return re.search(r"^# (.+)$", notebook.cells[0].source, re.M).group(1).strip()
+
+
+# ---- running -------------------------------------------------------------------------------------------------------
+
+
+def prepare(home: Path, keep_data: bool) -> None:
+    """Give the kernels to come a folder for their artifacts, and the embedded shop unless the user named receipts."""
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["RECBOOK_HOME"] = str(home)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.pop("MPLBACKEND", None)  # a backend without inline pictures would leave the chapters without any
+    if not keep_data:
+        os.environ.pop("RECBOOK_DATA", None)
+    data = os.environ.get("RECBOOK_DATA", "")
+    if data and Path(data).exists():
+        os.environ["RECBOOK_DATA"] = str(Path(data).resolve())  # kernels run in another folder
+
+
+def execute(notebook) -> tuple[float, float]:
+    """Run the notebook's cells in place, in an empty folder; the seconds taken, and the kernel's peak memory in GB."""
+    from nbclient import NotebookClient
+
+    with tempfile.TemporaryDirectory() as empty:
+        client = NotebookClient(
+            notebook,
+            timeout=CELL_TIMEOUT,
+            kernel_name="python3",
+            record_timing=False,
+            extra_arguments=["--log-level=40"],  # errors only: what the kernel's own log says is not for readers
+            resources={"metadata": {"path": empty}},
+        )
+        start = time.perf_counter()
+        with client.setup_kernel():
+            for index, cell in enumerate(notebook.cells):
+                try:
+                    client.execute_cell(cell, index)
+                except Exception as error:
+                    error.add_note(cell.source)  # `failure` shows it
+                    raise
+            seconds = time.perf_counter() - start
+            peak = peak_gigabytes(client.km.provisioner.pid)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell, stamp in zip(code, stamps(notebook), strict=True):
+        cell.metadata["ran"] = stamp
+    return seconds, peak
+
+
+def peak_gigabytes(process: int) -> float:
+    """The most memory that a process ever held, in GB (10^9 bytes); nan where the system has no /proc."""
+    status = Path(f"/proc/{process}/status")
+    if not status.exists():
+        return float("nan")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text()).group(1)) * 1024 / 1e9
+
+
+def run_chapter(chapter: str, folder: Path) -> tuple[float, float] | None:
+    """Run a lesson, write its notebook into `folder`, print one line; seconds and peak GB, or None if a cell failed."""
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    print(f"  {chapter:<20}", end="", flush=True)
+    notebook, start = lesson(chapter), time.perf_counter()
+    try:
+        seconds, peak = execute(notebook)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        print(f"{time.perf_counter() - start:6.1f} s  FAILED\n{failure(error)}", flush=True)
+        return None
+    write(notebook, folder / f"{chapter}.ipynb")
+    print(f"{seconds:6.1f} s  ok, {peak:.2f} GB at most", flush=True)
+    return seconds, peak
+
+
+def failure(error: Exception) -> str:
+    """The code of the cell that failed, which `execute` noted on the error, and the error itself, indented."""
+    name, what = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error).splitlines()[0])
+    lines = ["in the cell", *(f"    {line}" for line in error.__notes__[-1].splitlines()), f"{name}: {what}"]
+    return "\n".join(f"      {line}" for line in lines)
+
+
+def write(notebook, path: Path) -> None:
+    """Write a notebook beside its place and rename it into place: half of one is never there."""
+    import nbformat
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+# ---- measuring -----------------------------------------------------------------------------------------------------
+
+
+def refresh(names: list[str]) -> None:
+    """Run lessons into book/, each from nothing and on two cores, and keep what that cost in results/chapters.json."""
+    if not Path("/proc/self/status").exists():
+        raise SystemExit("refresh measures memory and cores as Linux shows them: run it on Linux (or in a container).")
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:2]))
+    measured, start = {}, time.perf_counter()
+    for chapter in names or chapters():
+        with tempfile.TemporaryDirectory() as home:
+            prepare(Path(home), keep_data=False)
+            measured[chapter] = run_chapter(chapter, ROOT / "book")
+    failed = [chapter for chapter, cost in measured.items() if cost is None]
+    keep_costs({chapter: cost for chapter, cost in measured.items() if cost}, time.perf_counter() - start)
+    for chapter in measured.keys() - set(failed):
+        show_cost(ROOT / "book" / f"{chapter}.ipynb")
+    if failed:
+        raise SystemExit(f"Failed, and left as they were in book/: {', '.join(failed)}.")
+
+
+def keep_costs(measured: dict[str, tuple[float, float]], seconds: float) -> None:
+    """Put seconds and peak memory of the chapters just run beside those of the others in results/chapters.json."""
+    from recbook import evaluation, workshop
+
+    kept = evaluation.load_results("chapters")["rows"] if evaluation.has_results("chapters") else []
+    rows = [row for row in kept if row["chapter"] in chapters() and row["chapter"] not in measured]
+    for chapter, (duration, peak) in measured.items():
+        rows.append({"chapter": chapter, "metric": "seconds", "value": round(duration, 1)})
+        rows.append({"chapter": chapter, "metric": "peak_gb", "value": round(peak, 2)})
+    data = evaluation.describe_data(workshop.raw_receipts(), workshop.data_name())
+    rows.sort(key=lambda row: (row["chapter"], row["metric"]))
+    evaluation.save_results("chapters", rows, command="make refresh", data=data, seconds=round(seconds, 1))
+
+
+def show_cost(path: Path) -> None:
+    """Run a notebook's opening again: it states the cost, which is known only after the whole chapter has run."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    opening = next((n for n, cell in enumerate(code) if "page.opening(" in cell.source), None)
+    if opening is None:
+        return
+    again = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell.source) for cell in code[: opening + 1]], metadata=notebook.metadata
+    )
+    execute(again)
+    code[opening].outputs = again.cells[opening].outputs
+    write(notebook, path)
+
+
+# ---- rendering -----------------------------------------------------------------------------------------------------
+
+
+def repository() -> str:
+    """The repository's address, from the one place where it stands: pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+
+
+def run_times() -> str:
+    """A table of what each chapter costs, from results/chapters.json, in Markdown."""
+    path = ROOT / "results" / "chapters.json"
+    if not path.exists():
+        return "Not measured yet: `make refresh` runs the chapters and measures them."
+    results = json.loads(path.read_text(encoding="utf-8"))
+    figures = {(row["chapter"], row["metric"]): row["value"] for row in results["rows"]}
+    lines = ["| chapter | seconds | most memory held |", "|:--|--:|--:|"]
+    for chapter in chapters():
+        if (chapter, "seconds") in figures:
+            seconds, peak = figures[chapter, "seconds"], figures[chapter, "peak_gb"]
+            lines.append(f"| [{title(lesson(chapter))}]({chapter}.ipynb) | {seconds:.0f} | {peak:.1f} GB |")
+    return "\n".join([*lines, "", f"Measured on {results['machine']}, by `{results['command']}`."])
+
+
+def stage(notebooks: Path, source: Path) -> None:
+    """Lay out in `source` what Jupyter Book reads: pages, notebooks, settings with the address, measured figures."""
+    import yaml
+
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(ROOT / "book", source, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
+    for notebook in sorted(notebooks.glob("*.ipynb")):
+        shutil.copy(notebook, source)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    config["repository"] = {**config.get("repository", {}), "url": repository()}
+    (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    shutil.copy(ROOT / "_toc.yml", source)
+    page = source / "run_times.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("<!-- run times -->", run_times()), encoding="utf-8")
+
+
+def render(notebooks: Path, where: Path) -> None:
+    """Render the book into `where`/_build/html with warnings as errors, and say where its first page is."""
+    source, html, start = where / "_build" / "source", where / "_build" / "html", time.perf_counter()
+    missing = [chapter for chapter in chapters() if not (notebooks / f"{chapter}.ipynb").exists()]
+    if missing:
+        raise SystemExit(
+            f"No notebook yet for {', '.join(missing)}. Make it: python build_book.py refresh {missing[0]}"
+        )
+    stage(notebooks, source)
+    shutil.rmtree(html, ignore_errors=True)
+    program = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+    options = ["build", str(source), "--path-output", str(where), "--warningiserror", "--keep-going", "--all", "-q"]
+    done = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"The book does not render:\n{done.stdout}\n{done.stderr}")
+    shutil.rmtree(source)
+    print(f"Rendered in {time.perf_counter() - start:.0f} s. Open {html / 'index.html'}")
+
+
+def book() -> None:
+    """Run every chapter on a copy, render the copies, say how long each took; exit with an error if one failed."""
+    prepare(BUILD / "home", keep_data=True)
+    folder, names = BUILD / "chapters", chapters()
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"Running {len(names)} chapters on {os.environ.get('RECBOOK_DATA') or 'the embedded shop'}:", flush=True)
+    costs = {chapter: run_chapter(chapter, folder) for chapter in names}
+    failed = [chapter for chapter, cost in costs.items() if cost is None]
+    if failed:
+        raise SystemExit(f"Not rendered, since {', '.join(failed)} failed (see above).")
+    render(folder, ROOT)
+    for chapter, (seconds, _) in costs.items():
+        print(f"  {chapter:<20}{seconds:6.1f} s")
+    print(f"  {'in all':<20}{sum(seconds for seconds, _ in costs.values()):6.1f} s")
+
+
+# ---- locking -------------------------------------------------------------------------------------------------------
+
+
+def lock() -> None:
+    """Write constraints.txt: what pip would install for the book and its tests today, each package at one version.
+
+    Local settings of pip are set aside, so that the lock holds what the public index has, platform packages included.
+    """
+    keep = {name: value for name, value in os.environ.items() if name not in {"PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"}}
+    pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    options = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", ".[test]", pinned]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *options],
+        cwd=ROOT,
+        env={**keep, "PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = {}
+    for entry in json.loads(done.stdout)["install"]:
+        name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
+        names[name] = entry["metadata"]["version"].partition("+")[0]
+    names.pop("recbook")
+    head = "# The lock of `make book` and `make test`; made by `make lock`, never by hand (but for torch's version).\n"
+    text = head + "".join(f"{name}=={version}\n" for name, version in sorted(names.items()))
+    (ROOT / "constraints.txt").write_text(text, encoding="utf-8")
+    print(f"constraints.txt: {len(names)} packages")
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("book", help="run every chapter on a copy, and render")
+    html = commands.add_parser("html", help="render the committed outputs")
+    html.add_argument("--out", type=Path, default=ROOT, help="folder that gets _build/html (default: the repository)")
+    again = commands.add_parser("refresh", help="run lessons into book/ and measure them")
+    again.add_argument("chapters", nargs="*", metavar="CHAPTER", help="such as 03_embeddings (default: all)")
+    commands.add_parser("lock", help="write constraints.txt anew")
+    options = parser.parse_args()
+    if options.command == "html":
+        render(ROOT / "book", options.out.resolve())
+    elif options.command == "refresh":
+        refresh(options.chapters)
+    else:
+        {"book": book, "lock": lock}[options.command]()
+
+
+if __name__ == "__main__":
+    main()

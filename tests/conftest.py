@@ -1,0 +1,19 @@
+"""What several test files share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import build_book
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> Path:
+    """The folder of the book's HTML, rendered from the committed notebooks with warnings as errors."""
+    out = tmp_path_factory.mktemp("rendered")
+    command = [sys.executable, build_book.__file__, "html", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / "_build" / "html"

@@ -1,0 +1,236 @@
+"""The project as a whole: what is installed and locked, what imports what, what a stranger would trip over."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import build_book
+
+ROOT = Path(build_book.__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MODULES = sorted((ROOT / "recbook").rglob("*.py"))
+
+# Ground floor first, as DESIGN has it; a part of a subject stands before the module that gives it to the reader.
+ORDER = """
+    assortment mess response shop columns sources receipts records metrics evaluation page baselines embeddings search
+    queries index_files scale tokens gpt training generation baskets lora quantization reranking narratives distillation
+    recommender workshop cli
+""".split()
+HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}
+
+
+def tracked() -> list[Path]:
+    """The files that are in the repository, or will be: all but the ignored ones."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout: which files belong to the repository is not known")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def texts() -> dict[Path, str]:
+    """The text of every tracked file that is text."""
+    found = {}
+    for path in tracked():
+        try:
+            found[path] = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:  # a picture
+            continue
+    return found
+
+
+def parsed(*folders: str) -> dict[Path, ast.Module]:
+    """The syntax trees of the tracked Python files in these folders (and of build_book.py)."""
+    files = [path for path in tracked() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in folders]
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+# ---- installing ----------------------------------------------------------------------------------------------------
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_lock_pins_every_package_to_one_plain_version():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines[1:] if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)] == []
+    assert len(locked()) == len(lines) - 1
+    assert locked()["torch"] == "2.13.0"
+
+
+def test_the_lock_covers_all_that_the_book_and_its_tests_install():
+    wanted, seen = [("recbook", frozenset({"test"}))], set()
+    while wanted:
+        name, extras = wanted.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            requires = distribution(name).requires or []
+        except PackageNotFoundError:
+            pytest.fail(f"{name} is required and not installed: install recbook[test]")
+        for requirement in map(Requirement, requires):
+            holds = [not requirement.marker or requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}]
+            if any(holds):
+                wanted.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    assert len(seen) > 100
+    assert sorted({name for name, _ in seen} - {"recbook"} - set(locked())) == []
+
+
+def test_the_lock_is_within_the_ranges_of_the_project():
+    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        if requirement.name != "recbook":
+            assert requirement.specifier.contains(locked()[canonicalize_name(requirement.name)]), requirement
+
+
+def test_environment_yml_asks_for_what_the_project_asks_for():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    packages = next(entry["pip"] for entry in environment if isinstance(entry, dict))
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + extras["receipts"] + extras["embeddings"] + extras["search"] + extras["book"]
+    assert sorted(packages) == sorted([line for line in wanted if not line.startswith("recbook[")] + ["-e ."])
+    assert f"python{PROJECT['requires-python']}" in environment
+
+
+def test_the_address_of_the_repository_stands_in_one_place():
+    owner_and_name = build_book.repository().removeprefix("https://github.com/")
+    texts_with_it = [path for path, text in texts().items() if owner_and_name in text and path.suffix != ".ipynb"]
+    assert texts_with_it == [ROOT / "pyproject.toml"]
+    for path in (ROOT / "book").glob(
+        "*.ipynb"
+    ):  # its outputs may show the address: code printed it, a test compares it
+        assert owner_and_name not in "".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+
+
+# ---- the package ---------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_is_instant_and_brings_in_nothing_heavy():
+    code = (
+        "import sys, time; start = time.perf_counter(); import recbook; seconds = time.perf_counter() - start; "
+        "print(seconds, *{name.partition('.')[0] for name in sys.modules})"
+    )
+    seconds, *names = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert set(names) & HEAVY == set()
+    assert float(seconds) < 0.5
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_public_thing_has_a_docstring(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"]
+    public += [
+        method
+        for node in public
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef) and method.name[0] != "_"
+    ]
+    assert ast.get_docstring(tree), "the module has no docstring"
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports, wherever in it the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("recbook.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "recbook":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("recbook."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def test_a_module_imports_only_from_those_above_it():
+    flat = [path for path in MODULES if path.parent.name == "recbook" and path.stem != "__init__"]
+    assert {path.stem for path in flat} - set(ORDER) == set(), "give the new module its place in ORDER"
+    for path in flat:
+        below = [name for name in imported(path) & set(ORDER) if ORDER.index(name) >= ORDER.index(path.stem)]
+        assert below == [], f"{path.name} imports from below it"
+
+
+def test_chapters_import_neither_tests_nor_benchmarks():
+    for path, tree in parsed("lessons_py").items():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] in {"tests", "benchmarks", "build_book"}], path
+
+
+# ---- the repository ------------------------------------------------------------------------------------------------
+
+
+def test_no_file_knows_a_machine():
+    folders = "|".join(["home", "Users", "root", "work", "farm"])
+    hosts = "|".join([r"files\.python" + "hosted", r"deb\.deb" + "ian", r"registry\.npm" + "js"])
+    pattern = re.compile(rf"(?<![\w.])/(?:{folders})/\w|[A-Z]:\\Users|{hosts}")
+    found = {path.name: hit.group(0) for path, text in texts().items() if (hit := pattern.search(text))}
+    assert found == {}
+
+
+def test_nothing_unsafe_is_called():
+    for path, tree in parsed("recbook", "lessons_py", "benchmarks", "build_book.py").items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", "")}
+                assert not names & {"pickle", "dill", "cloudpickle", "shelve", "marshal"}, path
+            if isinstance(node, ast.Call):
+                assert not unsafe(node), f"{path}:{node.lineno}"
+
+
+def unsafe(call: ast.Call) -> bool:
+    """Whether a call runs text as code, or loads what can run code."""
+    name = ast.unparse(call.func)
+    true = {word.arg for word in call.keywords if isinstance(word.value, ast.Constant) and word.value.value is True}
+    return (
+        name in {"eval", "exec", "os.system", "joblib.load", "pd.read_pickle", "pandas.read_pickle"}
+        or (name == "torch.load" and "weights_only" not in true)
+        or bool(true & {"allow_pickle", "trust_remote_code", "shell"})
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["eval(x)", "torch.load(f)", "np.load(f, allow_pickle=True)", "subprocess.run(x, shell=True)", "pd.read_pickle(f)"],
+)
+def test_an_unsafe_call_is_seen(code):
+    assert unsafe(ast.parse(code).body[0].value)
+    assert not unsafe(ast.parse("torch.load(f, weights_only=True)").body[0].value)
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=lambda command: command[0])
+def test_ruff_finds_nothing(command):
+    done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_makefile_offers_the_two_commands_and_says_so():
+    said = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True).stdout
+    assert "make book" in said and "make test" in said
+
+
+def test_build_refuses_an_old_python(tmp_path):
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    command = ["make", "-C", str(ROOT), "book", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "Python 3.11 or newer" in done.stdout
+    assert not (tmp_path / "venv").exists()
