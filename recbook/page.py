@@ -64,9 +64,11 @@ def system_map(chapter: str) -> str:
 
 
 def style() -> None:
-    """Figures for this book: readable at the width of the page, and still told apart in grey-scale."""
+    """Figures for this book, readable at the width of the page and in grey-scale; tables that show descriptions whole."""
     import matplotlib.pyplot as plt
+    import pandas as pd
 
+    pd.set_option("display.max_colwidth", 90)
     plt.rcParams.update(
         {
             "figure.figsize": (7.0, 3.8),

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,9 @@ SEED = 0  # of the embedded shop that the book shows
 
 def home() -> Path:
     """The folder that keeps artifacts: RECBOOK_HOME, or the user's cache folder."""
-    import pooch
+    with warnings.catch_warnings():  # pooch imports tqdm.auto, which warns in a notebook without ipywidgets
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import pooch
 
     return Path(os.environ.get("RECBOOK_HOME") or pooch.os_cache("recbook"))
 

