@@ -64,7 +64,7 @@ def system_map(chapter: str) -> str:
 
 
 def style() -> None:
-    """Figures for this book, readable at the width of the page and in grey-scale; tables that show descriptions whole."""
+    """Set how figures and tables look: readable at the width of the page, in grey-scale too; descriptions whole."""
     import matplotlib.pyplot as plt
     import pandas as pd
 

@@ -8,6 +8,7 @@ from recbook.exercises import Exercise, Mistake
 
 
 def cosine(a, b):
+    """The cosine of the angle between two vectors; 0 where one is zero."""
     lengths = math.sqrt((a * a).sum() * (b * b).sum())
     return 0.0 if lengths == 0 else float((a * b).sum() / lengths)
 
@@ -23,6 +24,7 @@ def _halfway_normalised(a, b):
 
 
 def word_weights(texts):
+    """Each word of the texts, in lower case, to its inverse document frequency."""
     split = [set(text.lower().split()) for text in texts]
     return {
         word: 1 + math.log((1 + len(texts)) / (1 + sum(word in words for words in split)))
@@ -49,6 +51,7 @@ def _unsmoothed(texts):
 
 
 def nearest_rows(vectors, row, k):
+    """The k rows most alike to row `row`, itself left out, best first."""
     others = [i for i in range(len(vectors)) if i != row]
     return sorted(others, key=lambda i: (-round(cosine(vectors[i], vectors[row]), 9), i))[:k]
 
@@ -68,6 +71,7 @@ def _farthest_first(vectors, row, k):
 
 
 def interest_scores(vectors, bought):
+    """For each product its largest cosine to any product that was bought."""
     scores = np.array([max(float(vector @ vectors[b]) for b in bought) for vector in vectors])
     return np.where(np.isin(np.arange(len(vectors)), bought), -np.inf, scores)
 

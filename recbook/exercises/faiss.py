@@ -18,6 +18,7 @@ def _ranked(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def nearest_rows(vectors, queries, k):
+    """The k rows nearest to every query, best first: (queries, k)."""
     return _ranked(queries @ vectors.T, k)
 
 
@@ -37,6 +38,7 @@ def _one_list_for_all(vectors, queries, k):
 
 
 def recall_at_k(found, truth):
+    """The mean share of the true neighbours that were found."""
     return np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(found.tolist(), truth.tolist(), strict=True)])
 
 
@@ -59,6 +61,7 @@ _TRUTH = np.array([[1, 2, 3], [7, 8, 9], [4, 5, 6]])
 
 
 def search_cells(vectors, centres, query, nprobe, k):
+    """The k best rows among those whose cell is one of the `nprobe` nearest to the query."""
     cell = np.argmax(vectors @ centres.T, axis=1)
     rows = np.flatnonzero(np.isin(cell, _ranked(centres @ query, nprobe)))
     return rows[_ranked(vectors[rows] @ query, k)]
@@ -82,6 +85,7 @@ def _every_cell(vectors, centres, query, nprobe, k):
 
 
 def pq_bytes(products, dimensions, pieces):
+    """Bytes of a product-quantized catalogue: a byte a piece, and the codebooks."""
     return products * pieces + 256 * dimensions * 4
 
 
@@ -101,6 +105,7 @@ def _bits(products, dimensions, pieces):
 
 
 def search_allowed(vectors, query, allowed, k):
+    """The k best rows among the allowed ones, best first."""
     rows = np.flatnonzero(allowed)
     return rows[_ranked(vectors[rows] @ query, k)]
 
