@@ -84,7 +84,8 @@ def commit() -> str:
     try:
         head = _git(root, "rev-parse", "HEAD")
         # What a benchmark has just written does not change what made it.
-        changed = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")
+        outputs = (":(exclude)results", ":(exclude)book/*.ipynb")
+        changed = _git(root, "status", "--porcelain", "--", ".", *outputs)
     except (OSError, subprocess.CalledProcessError):
         return f"recbook {__version__}"
     return head + ("+changes" if changed else "")
