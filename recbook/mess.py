@@ -63,7 +63,7 @@ def _sold(sales: pd.DataFrame, products: pd.DataFrame, rng: np.random.Generator)
 def _quantities(price: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Units a line: one of a dear thing, dozens of a cheap one."""
     usual = np.array([1, 2, 3, 4, 6, 12, 24, 48])
-    want = 3.0 * rng.random(len(price)) ** 1.5 * 12 / (1 + price)
+    want = 90 * rng.random(len(price)) ** 1.5 / (1 + price)
     return usual[np.searchsorted(usual[1:], want)].astype(np.int64)
 
 
@@ -77,14 +77,17 @@ def _descriptions(products, item, date, rng) -> np.ndarray:
 
 
 def _cancelled(sold: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Cancellations days after the sale: a third undo the line, half return part of it, the rest fit no one sale."""
+    """Cancellations days after the sale: a third undo the line, others return part of it or fit no one sale."""
     lines = sold.iloc[np.sort(rng.choice(len(sold), round(0.0155 * len(sold)), replace=False))].copy()
     lines["InvoiceNo"] = "C" + (lines["InvoiceNo"].astype(int) + 3).astype(str)
     units, kind = lines["Quantity"].to_numpy(), rng.random(len(lines))
-    part = np.maximum(units // 2, 1)
-    lines["Quantity"] = -np.where(kind < 0.33, units, np.where(kind < 0.84, part, units + 1))
-    delay = pd.to_timedelta(1 + rng.integers(12, size=len(lines)), unit="D")
-    lines["InvoiceDate"] = np.minimum(lines["InvoiceDate"] + delay, sold["InvoiceDate"].max())
+    other = np.where((units > 1) & (kind < 0.9), units // 2, units + 1)
+    lines["Quantity"] = -np.where(kind < 0.33, units, other)
+    date = lines["InvoiceDate"] + pd.to_timedelta(1 + rng.integers(12, size=len(lines)), unit="D")
+    saturday = (date.dt.day_of_week == 5).to_numpy()
+    lines["InvoiceDate"] = (date + pd.to_timedelta(saturday.astype(int), unit="D")).clip(
+        upper=sold["InvoiceDate"].max()
+    )
     return lines
 
 

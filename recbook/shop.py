@@ -56,7 +56,11 @@ class Shop:
     season: np.ndarray
 
     def appeal(self, customer: int, codes: list[str], when: pd.Timestamp) -> np.ndarray:
-        """How much `customer` would like each of `codes` at `when`: float (codes,), log scale, 0 is an average pair."""
+        """How much `customer` is drawn to each of `codes` at `when`: float (codes,), on a log scale.
+
+        Taste, season and the product's own pull together, as when baskets are drawn. Over all shoppers and products
+        the mean is about 0.
+        """
         if customer not in self.shoppers.index:
             raise KeyError(f"customer {customer} is not of this shop; its customers are in Shop.shoppers.index")
         unknown = sorted(set(codes) - set(self.products.index))
@@ -64,7 +68,8 @@ class Shop:
             raise KeyError(f"not codes of this shop's products: {unknown[:5]}; the codes are in Shop.products.index")
         columns = self.products.index.get_indexer(codes)
         row = self.shoppers.index.get_loc(customer)
-        return self.affinity[row, columns] + self.season[_month(when), columns]
+        quality = self.products["quality"].to_numpy()[columns]
+        return self.affinity[row, columns] + self.season[_month(when), columns] + quality
 
     def respond(
         self, customer: int, slate: list[str], rng: np.random.Generator, when: pd.Timestamp = END
@@ -72,7 +77,7 @@ class Shop:
         """What `customer` does with a slate, one row a product: code, position, chance (of a view if seen), action.
 
         The shopper reads from the top and sees position i with chance 1 / (1 + 0.3 i) (position bias), views what
-        appeals, adds about a third of what is viewed and purchases about half of what is added, more of what appeals.
+        appeals, adds about two in five of those and purchases two in three of what is added, more of what appeals more.
         action is one of ACTIONS; each product gets the furthest action that it reached.
         """
         chance = 1 / (1 + np.exp(1.2 - 0.8 * self.appeal(customer, slate, when)))
@@ -95,7 +100,7 @@ def simulate(seed: int = 0, lines: int = 60_000) -> Shop:
     rng = np.random.default_rng(seed)
     products = assortment.products(rng)
     products["launched"] = _launches(len(products), rng)
-    products["quality"] = np.round(1.3 * rng.standard_normal(len(products)), 4)
+    products["quality"] = np.round(1.05 * rng.standard_normal(len(products)), 4)
     shoppers = _shoppers(lines, rng)
     affinity = _affinity(products, shoppers, rng)
     season = _season(products, rng)
@@ -142,17 +147,18 @@ def _affinity(products: pd.DataFrame, shoppers: pd.DataFrame, rng: np.random.Gen
     """
     place = sum(
         weight * rng.standard_normal((values.nunique(), TASTE))[pd.factorize(values)[0]]
-        for weight, values in [(0.6, products["group"]), (0.6, products["kind"]), (0.7, products["theme"])]
+        for weight, values in [(0.8, products["group"]), (0.7, products["kind"]), (0.9, products["theme"])]
     )
     place = (
         place + 0.3 * rng.standard_normal((products["colour"].nunique(), TASTE))[pd.factorize(products["colour"])[0]]
     )
-    place = place + 0.55 * rng.standard_normal((len(products), TASTE))
+    place = place + 0.45 * rng.standard_normal((len(products), TASTE))
     taste = rng.standard_normal((len(shoppers), TASTE))
     liking = 1.5 * taste @ place.T / np.sqrt(TASTE)  # (shoppers, TASTE) @ (TASTE, products)
     home = shoppers["department"].to_numpy()[:, None] == products["department"].to_numpy()
     dear = np.abs(np.log(products["price"].to_numpy() / shoppers["budget"].to_numpy()[:, None]))
-    return np.round(liking + 2.2 * home - 0.35 * dear, 3).astype(np.float32)
+    whole = liking + 2.2 * home - 0.35 * dear
+    return np.round(whole - whole.mean(), 3).astype(np.float32)
 
 
 def _season(products: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
@@ -172,7 +178,7 @@ def _invoices(shoppers: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     first = np.r_[True, visits[1:] != visits[:-1]]
     calendar = _calendar()
     day = np.searchsorted(calendar, calendar[joined] + (calendar[-1] - calendar[joined]) * rng.random(len(visits)))
-    day = np.where(first, joined, day)
+    day = np.where(first, np.searchsorted(calendar, calendar[joined]), day)  # nobody joins on a closed day
     sizes = shoppers["basket_size"].to_numpy()
     guests = round(GUESTS * sizes[visits].sum() / (GUEST_SIZE * sizes.mean()))
     visits = np.r_[visits, rng.integers(len(shoppers), size=guests)]
@@ -207,7 +213,7 @@ def _sales(products, shoppers, affinity, season, invoices, rng) -> pd.DataFrame:
     `country`, `date`, `product` (row number)."""
     completes = _links(products)
     launched = (products["launched"] - START).dt.days.to_numpy()
-    past = np.zeros(affinity.shape, np.float32)  # decayed counts of what each shopper bought
+    past = np.zeros(affinity.shape)  # decayed counts of what each shopper bought
     last = np.zeros(len(shoppers))
     sizes, loyalty = shoppers["basket_size"].to_numpy(), shoppers["loyalty"].to_numpy()
     quality = products["quality"].to_numpy()

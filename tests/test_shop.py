@@ -5,11 +5,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kendalltau
 
-from recbook import assortment, receipts, shop
+from recbook import assortment, baselines, evaluation, receipts, shop
 
 # sha256 of the clean receipts of seed 0: a change of the simulator changes it, and every chapter with it.
-GOLDEN = "06606c2ae8e57376627cf53f8d324d7947b3e3d7258846c2d63b9983e9e01a73"
+GOLDEN = "c27030cf6200beb45294429ff506d4e13f8a32b1648e8b7a1b815f4b41cca1ec"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,9 @@ def test_receipts_have_the_eight_columns_in_time_order(the_shop):
     assert table["InvoiceDate"].is_monotonic_increasing
     assert table["InvoiceDate"].min() >= shop.START and table["InvoiceDate"].max() <= shop.END
     sales = table[~table["InvoiceNo"].str.startswith("C")]
-    assert (sales["InvoiceDate"].dt.day_of_week != 5).all()
+    assert (table["InvoiceDate"].dt.day_of_week != 5).all()  # closed on Saturdays, and over Christmas
+    days = sales["InvoiceDate"].dt
+    assert not ((days.month == 12) & (days.day > 23)).any() and not ((days.month == 1) & (days.day < 4)).any()
 
 
 # Bounds around the real log's facts (DESIGN): the simulated share must be near it, not merely above zero.
@@ -91,6 +94,36 @@ def test_baskets_and_visits_like_the_real_log(cleaned):
     assert visits.median() == 2 and (visits == 1).mean() == pytest.approx(0.35, abs=0.05)
     months = baskets.groupby(baskets["date"].dt.month).size()
     assert 2 < months[11] / months[2] < 5  # Christmas
+
+
+def test_bought_again_and_new_as_in_the_real_log(cleaned):
+    clean = cleaned.receipts
+    for cut, real in [("2011-08-01", 0.37), ("2011-11-01", 0.43)]:
+        split = evaluation.next_basket(clean, cut, min_shoppers=1)
+        again = split.targets.multiply(split.counts > 0).sum(axis=1) / split.targets.sum(axis=1)
+        assert np.mean(again) == pytest.approx(real, abs=0.08)
+    known = clean.loc[clean["date"] < "2011-09-01", "code"].unique()
+    autumn = clean[clean["date"].between("2011-09-01", "2011-12-01")]
+    assert (~autumn["code"].isin(known)).mean() == pytest.approx(0.09, abs=0.04)
+    sizes = clean.groupby("invoice")["code"].nunique()
+    assert (sizes == 1).mean() == pytest.approx(0.07, abs=0.03)
+    raw_matches = len(receipts.match_cancellations(shop.simulate(seed=0).receipts))
+    assert raw_matches / (cleaned.removed["rule"] == "cancellation").sum() == pytest.approx(0.33, abs=0.08)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_methods_rank_as_on_the_real_log(seed):
+    """Kendall's tau of the baselines' order with the real log's, as results/scoreboard_online-retail.json has it."""
+    real = pd.DataFrame(evaluation.load_results("scoreboard_online-retail")["rows"])
+    clean = receipts.clean(shop.simulate(seed=seed).receipts).receipts
+    split = evaluation.next_basket(clean, evaluation.default_cut(clean))
+    ours = evaluation.scoreboard(split, baselines.METHODS)
+    for part in ("all", "explore"):
+        values = []
+        for board in (real, ours):
+            chosen = board[(board["metric"] == "ndcg@10") & (board["split"] == part)]
+            values.append(chosen.set_index("method")["value"].loc[list(baselines.METHODS)])
+        assert kendalltau(*values).statistic >= 0.6
 
 
 def test_only_true_products_survive_cleaning(the_shop, cleaned):
@@ -158,6 +191,9 @@ def test_respond_follows_position_and_appeal(the_shop):
     assert active[answers["position"] < 5].mean() > 1.5 * active[answers["position"] >= 30].mean()
     by_chance = active.groupby(answers["code"]).mean().corr(answers.groupby("code")["chance"].first())
     assert by_chance > 0.8
+    reached = answers["action"].map({action: step for step, action in enumerate(shop.ACTIONS)})
+    assert (reached >= 2).sum() / (reached >= 1).sum() == pytest.approx(0.4, abs=0.06)  # added, of viewed
+    assert (reached >= 3).sum() / (reached >= 2).sum() == pytest.approx(0.65, abs=0.08)  # purchased, of added
     top = answers[answers["position"] == 0]
     expected = top["chance"].mean()  # position 0 is always seen
     assert (top["action"] != "ignored").mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / len(top)))
