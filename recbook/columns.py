@@ -7,6 +7,7 @@ is refused with one `ReceiptsError` that names the column, the first bad rows an
 import difflib
 import hashlib
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ ALIASES = {"invoice": "InvoiceNo", "price": "UnitPrice"}  # Online Retail II's; 
 MONTH_FIRST = ["%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y", "%m/%d/%y %H:%M"]
 DAY_FIRST = [form.replace("%m/%d", "%d/%m") for form in MONTH_FIRST]
 LARGEST = 2**53  # beyond it a float skips whole numbers
+NOBODY = ["", "NA", "N/A", "#N/A", "NULL", "null", "None", "NaN", "nan"]  # how programs write a missing customer
+ELSEWHERE = "(on the command line --date-format, in the chapters RECBOOK_DATE_FORMAT)"
 
 
 class ReceiptsError(ValueError):
@@ -65,7 +68,8 @@ def check(frame: pd.DataFrame, date_format: str | None = None, name: str = "the 
     _refuse(raw["Description"], broken, "has letters garbled by a wrong encoding", remedy, name)
     raw["Quantity"] = _numbers(raw["Quantity"], name, whole=True).astype("int64")
     raw["UnitPrice"] = _numbers(raw["UnitPrice"], name, whole=False).astype("float64")
-    raw["CustomerID"] = _numbers(raw["CustomerID"], name, whole=True).astype("Int64")
+    customers = raw["CustomerID"].mask(raw["CustomerID"].isin(NOBODY))
+    raw["CustomerID"] = _numbers(customers, name, whole=True).astype("Int64")
     raw["InvoiceDate"] = _dates(raw["InvoiceDate"], date_format, name)
     return raw
 
@@ -114,23 +118,35 @@ def _dates(column: pd.Series, date_format: str | None, name: str) -> pd.Series:
         codes, distinct = pd.factorize(column)
         texts = pd.Series(distinct, dtype=object).astype(str)
         first = pd.Series(np.unique(codes, return_index=True)[1])  # the row where each text first stands
-        read = _read(texts, [date_format]) if date_format else _guess(texts, column, first, name)
+        read = _told(texts, date_format, name) if date_format else _guess(texts, column, first, name)
         dates = pd.Series(read.to_numpy()[codes], index=column.index, name=column.name)
-    remedy = "Write dates as 2010-12-01 08:26, or say how they are written: load(…, date_format='%d.%m.%Y %H:%M')."
+    said = f"load(…, date_format='%d %b %Y %H:%M') {ELSEWHERE}"
+    remedy = f"Write dates as 2010-12-01 08:26, or say how they are written, such as {said}."
     _refuse(column, dates.isna(), "is not a possible date", remedy, name)
     return dates
 
 
+def _told(texts: pd.Series, date_format: str, name: str) -> pd.Series:
+    """Distinct texts as dates in the format that the caller names; one that is no format is a `ReceiptsError`."""
+    try:
+        return _read(texts, [date_format])
+    except (ValueError, TypeError, re.error) as error:  # pandas makes a regular expression of the format
+        remedy = f"Write it with the codes of strftime, such as '%d.%m.%Y %H:%M' {ELSEWHERE}."
+        raise ReceiptsError(
+            f"{name}: InvoiceDate cannot be read with date_format {date_format!r}: {error}. {remedy}"
+        ) from error
+
+
 def _guess(texts: pd.Series, column: pd.Series, first: pd.Series, name: str) -> pd.Series:
-    """Distinct texts as dates: ISO, or with slashes in the one order of day and month that fits them all."""
+    """Distinct texts as dates: ISO, or with slashes or dots in the one order of day and month that fits them all."""
     dates = _read(texts.where(texts.str.match(r"\d{4}-\d\d-\d\d(?!.*(Z|\d[+-]\d))")), ["ISO8601"])
+    texts = texts.str.replace(r"^(\d\d?)\.(\d\d?)\.(?=\d)", r"\1/\2/", regex=True)
     slashed = texts.str.contains("/", regex=False)
     if not slashed.any():
         return dates
     month_first, day_first = (_read(texts[slashed], forms) for forms in (MONTH_FIRST, DAY_FIRST))
     readable = month_first.notna() | day_first.notna()  # the others are refused as impossible, by the caller
     orders = [order for order in (month_first, day_first) if order[readable].notna().all()]
-    choose = "Say which: load(…, date_format='%m/%d/%Y %H:%M') or '%d/%m/%Y %H:%M'."
     if not orders:
         rows = [first[order[readable & order.isna()].index[0]] for order in (day_first, month_first)]
         what = " and ".join(f"row {row}: {column.iloc[row]!r}" for row in rows)
@@ -138,6 +154,9 @@ def _guess(texts: pd.Series, column: pd.Series, first: pd.Series, name: str) -> 
     if len(orders) == 2 and not orders[0].equals(orders[1]):
         row = first[orders[0].index[orders[0] != orders[1]][0]]
         what = f"every row reads both ways, such as row {row}: {column.iloc[row]!r}"
+        forms = ["%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M"]
+        either = " or ".join(repr(form if "/" in column.iloc[row] else form.replace("/", ".")) for form in forms)
+        choose = f"Say which: load(…, date_format={either}) {ELSEWHERE}."
         raise ReceiptsError(f"{name}: InvoiceDate may be month/day or day/month: {what}. {choose}")
     return dates.where(~slashed, orders[0].reindex(texts.index))
 

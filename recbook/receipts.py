@@ -4,6 +4,7 @@ Cleaning is a list of rules, applied in order; each says which of the rows that 
 either kept or removed by exactly one rule, and the audit adds up by construction.
 """
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = ["Cleaned", "ReceiptsError", "baskets", "catalogue", "check", "clean",
 __all__ += ["histories", "load", "match_cancellations", "rules"]
 
 PRODUCT_CODE = r"\d{5}[A-Za-z]{0,3}|DCGS\w+"  # 85123A, 22423; a gift shop's own DCGS0004; not POST, M, gift_0001_20
+ELSEWHERE = "(on the command line --product-code, in the chapters RECBOOK_PRODUCT_CODE)"
 NAMES = {
     "InvoiceNo": "invoice",
     "StockCode": "code",
@@ -51,6 +53,7 @@ def clean(raw: pd.DataFrame, product_code: str = PRODUCT_CODE) -> Cleaned:
     letter say how theirs look with `product_code`, a regular expression. Codes are written in capitals.
     """
     raw = check(raw)
+    _check_pattern(product_code)
     left, removed, audit = raw, [], []
     for name, rule in rules(product_code).items():
         drop = rule(left)
@@ -63,9 +66,17 @@ def clean(raw: pd.DataFrame, product_code: str = PRODUCT_CODE) -> Cleaned:
     table.insert(2, "share", table["rows"] / len(raw))
     if left.empty:
         takers = ", ".join(f"{row['rule']} {row['rows']:,}" for row in audit[:-1] if row["rows"])
-        remedy = "If your product codes look different, pass clean(…, product_code=r'…')."
+        remedy = f"If your product codes look different, pass clean(…, product_code=r'…') {ELSEWHERE}."
         raise ReceiptsError(f"no receipt is left of {len(raw):,} after cleaning. Removed: {takers}. {remedy}")
     return Cleaned(_finished(left), pd.concat(removed).sort_index(), table)
+
+
+def _check_pattern(product_code: str) -> None:
+    try:
+        re.compile(product_code)
+    except re.error as error:
+        remedy = rf"Write one that a whole code matches, such as r'SKU-\d+' {ELSEWHERE}."
+        raise ReceiptsError(f"product_code {product_code!r} is not a regular expression: {error}. {remedy}") from error
 
 
 def rules(product_code: str = PRODUCT_CODE) -> dict[str, Rule]:

@@ -5,6 +5,7 @@ raw receipts that `recbook.columns` describes: a row a line of the file, numbere
 """
 
 import gzip
+import importlib.util
 import io
 import os
 import tempfile
@@ -21,6 +22,7 @@ from recbook.columns import ReceiptsError, check, fingerprint, rename
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "parquet", b"\xd0\xcf\x11\xe0": "xls"}
 PROMISES = {".gz": "gzip", ".xlsx": "zip", ".zip": "zip", ".parquet": "parquet"}  # what a file's name says it holds
 EXTRAS = 'Install it with: pip install "recbook[receipts]"'
+ONLY_EMPTY = {"keep_default_na": False, "na_values": [""]}  # of pandas' readers: `NA` is a country, `None` a text
 
 ONLINE_RETAIL = "https://archive.ics.uci.edu/static/public/352/online+retail.zip"
 # SHA-256 of what `content_digest` sees in the full log; measured on Kaggle's data.csv (SHA-256 cece8fc2…de0f97).
@@ -31,7 +33,8 @@ def load(source: str | Path, date_format: str | None = None) -> pd.DataFrame:
     """Raw receipts from a file, or from the name `online-retail`: the eight `COLUMNS`, typed as `check` says.
 
     Reads CSV (UTF-8 or latin-1), xlsx (all its sheets), parquet, and a gzip or a one-file zip of those. Dates are ISO,
-    Excel's, or with slashes: month/day or day/month, whichever fits every row; where both do, `date_format` must say.
+    Excel's, or with slashes or dots: month/day or day/month, whichever fits every row; where both do, `date_format`
+    must say. Only what is empty is missing: a product named `None` and the country `NA` are what they say.
     What a download is verified by stands in `download`.
 
     Raises `FileNotFoundError` for a missing path and `ReceiptsError` for everything that is not receipts.
@@ -96,7 +99,7 @@ def _zip(content: bytes, name: str) -> pd.DataFrame:
 
 
 def _workbook(content: bytes, name: str) -> pd.DataFrame:
-    sheets = pd.read_excel(io.BytesIO(content), sheet_name=None, dtype=str, engine="openpyxl")
+    sheets = pd.read_excel(io.BytesIO(content), sheet_name=None, dtype=str, engine="openpyxl", **ONLY_EMPTY)
     filled = {title: sheet for title, sheet in sheets.items() if len(sheet)}
     if not filled:
         raise ReceiptsError(f"{name} has no receipts on any of its sheets: {list(sheets)}.")
@@ -123,7 +126,7 @@ def _csv(content: bytes, name: str) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            frame = pd.read_csv(io.BytesIO(content), encoding=encoding, dtype=str, index_col=False)
+            frame = pd.read_csv(io.BytesIO(content), encoding=encoding, dtype=str, index_col=False, **ONLY_EMPTY)
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         remedy = "Is a text with a comma or a line break in it missing its quotes?"
         raise ReceiptsError(
@@ -153,15 +156,30 @@ def download() -> pd.DataFrame:
             return raw
         raise ReceiptsError(f"{kept} is not the log that was kept there. Delete it, and it will be downloaded again.")
     raw = _fetched(folder)
-    beside = Path(tempfile.mkstemp(dir=folder, suffix=".part")[1])
-    raw.to_parquet(beside)
-    beside.replace(kept)
+    _keep(raw, kept)
     return raw
+
+
+def _keep(raw: pd.DataFrame, kept: Path) -> None:
+    """Write beside the place and rename into it, so that half a file is never there, nor anything else left over."""
+    handle, name = tempfile.mkstemp(dir=kept.parent, suffix=".part")
+    os.close(handle)  # an open file cannot be renamed on Windows
+    beside = Path(name)
+    try:
+        raw.to_parquet(beside)
+        beside.replace(kept)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _fetched(folder: Path) -> pd.DataFrame:
     import pooch
 
+    absent = [library for library in ("openpyxl", "pyarrow") if importlib.util.find_spec(library) is None]
+    if absent:  # said before the download, not after it
+        raise ReceiptsError(
+            f"reading and keeping online-retail takes libraries that are not installed ({', '.join(absent)}). {EXTRAS}"
+        )
     print(f"downloading {ONLINE_RETAIL} to {folder}; reading the workbook takes a minute or two, once")
     pooch.get_logger().setLevel("WARNING")
     try:

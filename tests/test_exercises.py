@@ -228,6 +228,39 @@ def test_a_wrong_number_is_a_clear_error():
         exercises.check("1.99", len)
 
 
+def test_a_function_without_a_return_is_told_so():
+    def forgetful(receipts):
+        receipts.groupby("invoice")["code"].nunique()
+
+    assert "add the missing `return`" in exercises.examine("1.2", forgetful).message
+
+
+@pytest.mark.parametrize("number", ["1.2", "1.4", "1.5"])
+def test_what_was_expected_stands_before_the_case_which_is_shortened(number):
+    message = exercises.examine(number, exercises.find(number).mistakes[0].answer).message
+    assert (
+        message.index("expected") < message.index("got") < message.index("Hint") < message.index("Case 1: (DataFrame")
+    )
+    assert message.rpartition("Case 1:")[2].count("\n") == 4  # the header and three rows
+
+
+def test_of_two_dictionaries_the_items_that_differ_are_shown():
+    exercise = exercises.Exercise("0.1", lambda x: {**dict.fromkeys(range(99), 0), "a": x}, [(1,)])
+    with mock.patch.object(exercises, "find", return_value=exercise):
+        message = exercises.examine("0.1", lambda x: {**dict.fromkeys(range(99), 0), "a": np.int64(2)}).message
+    assert "expected {'a': 1}, got {'a': 2}" in message.replace("np.int64(2)", "2")
+
+
+@pytest.mark.parametrize("days", ["date", ["date", "code"]])
+def test_a_sort_that_exchanges_ties_does_not_pass_1_4(days):
+    """`sort_values` by one column is not stable by default, by two it is."""
+
+    def newest(receipts):
+        return receipts.sort_values(days).groupby("code")["description"].last().to_dict()
+
+    assert exercises.examine("1.4", newest).passed == (days != "date")
+
+
 def test_the_harness_can_fail_a_wrong_solution():
     exercise = exercises.Exercise("0.1", lambda x: x + 1, [(1,), (2.5,)], [exercises.Mistake(lambda x: x - 1, "Add.")])
     with mock.patch.object(exercises, "find", return_value=exercise):

@@ -8,6 +8,7 @@ import gzip
 import http.server
 import io
 import os
+import sys
 import threading
 import time
 import zipfile
@@ -121,8 +122,12 @@ def test_receipts_come_out_in_time_order_whatever_the_order_of_the_file():
 
 def test_other_shops_say_how_their_codes_look():
     raw = frame(line(code="SKU-1"), line(code="POST"))
-    with pytest.raises(rc.ReceiptsError, match=r"no receipt is left of 2.*not a product 2.*product_code"):
+    with pytest.raises(
+        rc.ReceiptsError, match=r"no receipt is left of 2.*not a product 2.*product_code.*--product-code"
+    ):
         rc.clean(raw)
+    with pytest.raises(rc.ReceiptsError, match=r"'\[SKU' is not a regular expression.*RECBOOK_PRODUCT_CODE"):
+        rc.clean(raw, product_code="[SKU")
     assert rc.clean(raw, product_code=r"SKU-\d+").receipts["code"].tolist() == ["SKU-1"]
 
 
@@ -374,6 +379,8 @@ def as_csv(raw: pd.DataFrame, date_format: str = "%m/%d/%Y %H:%M") -> str:
         ("utf8.csv", lambda raw: as_csv(raw).encode()),
         ("excel.csv", lambda raw: as_csv(raw).encode("utf-8-sig")),
         ("day_first.csv", lambda raw: as_csv(raw, "%d/%m/%Y %H:%M").encode()),
+        ("dots.csv", lambda raw: as_csv(raw, "%d.%m.%Y %H:%M").encode()),
+        ("dots_and_seconds.csv", lambda raw: as_csv(raw, "%d.%m.%Y %H:%M:%S").encode()),
         ("seconds.csv", lambda raw: as_csv(raw, "%m/%d/%Y %H:%M:%S").encode()),
         ("iso.csv", lambda raw: as_csv(raw, "%Y-%m-%dT%H:%M:%S").encode()),
         ("real.csv.gz", lambda raw: gzip.compress(as_csv(raw).encode("latin-1"))),
@@ -403,6 +410,43 @@ def test_parquet_loads_to_the_same_receipts(tmp_path, raw):
 def test_customer_numbers_read_as_floats_are_numbers_again(tmp_path):
     loaded = rc.load(written(tmp_path, f"{HEADER}\n{LINE.replace('17850', '17850.0')}\n"))
     assert loaded["CustomerID"].tolist() == [17850]
+
+
+@pytest.mark.parametrize("word", ["", "NA", "NULL", "nan"])
+def test_a_customer_may_be_missing_in_the_ways_that_programs_write_it(tmp_path, word):
+    loaded = rc.load(written(tmp_path, f"{HEADER}\n{LINE}\n{LINE.replace('17850', word)}\n"))
+    assert loaded["CustomerID"].isna().tolist() == [False, True]
+
+
+WORDS = ["None", "NA", "null", "nan", "N/A"]
+
+
+@pytest.mark.parametrize("form", ["csv", "xlsx"])
+def test_words_that_mean_missing_elsewhere_are_text_here(tmp_path, form):
+    """A product may be called None, and NA is the country code of Namibia; only what is empty is missing."""
+    table = pd.DataFrame([line(text=word, country=word) for word in [*WORDS, ""]], columns=COLUMNS)
+    content = workbook(table) if form == "xlsx" else table.to_csv(index=False)
+    loaded = rc.load(written(tmp_path, content, f"a.{form}"))
+    for column in ("Description", "Country"):
+        assert loaded[column].tolist()[:-1] == WORDS and loaded[column].isna().tolist() == [False] * 5 + [True]
+
+
+def test_a_day_with_dots_is_read_in_the_one_order_that_fits_all(tmp_path):
+    days = ["01.12.2011", "13.12.2011", "1.2.2011 9:05"]
+    rows = [LINE.replace("12/13/2010 8:26", day) for day in days]
+    loaded = rc.load(written(tmp_path, "\n".join([HEADER, *rows])))
+    assert loaded["InvoiceDate"].tolist() == [*map(pd.Timestamp, ["2011-12-01", "2011-12-13", "2011-02-01 09:05"])]
+
+
+@pytest.mark.parametrize("form", ["%Q", "%d/%m/%Y %", "%d %d %Y"])
+def test_a_date_format_that_is_none_is_an_error_with_place_and_remedy(tmp_path, form):
+    path = written(tmp_path, f"{HEADER}\n{LINE}\n")
+    with pytest.raises(
+        rc.ReceiptsError, match=r"date_format '%.*codes of strftime.*--date-format.*RECBOOK_DATE_FORMAT"
+    ):
+        rc.load(path, date_format=form)
+    with pytest.raises(rc.ReceiptsError, match=str(path)):
+        rc.load(path, date_format=form)
 
 
 def test_checking_twice_changes_nothing(raw):
@@ -455,6 +499,11 @@ BAD_TEXTS = {
         f"{HEADER}\n{LINE.replace('12/13', '12/1')}\n",
         "may be month/day or day/month.*row 0: .*date_format",
     ),
+    "either order, with dots": (
+        f"{HEADER}\n{LINE.replace('12/13/2010', '01.12.2010')}\n",
+        r"may be month/day.*'%m\.%d\.%Y %H:%M' or '%d\.%m\.%Y %H:%M'\) .*--date-format.*RECBOOK_DATE_FORMAT",
+    ),
+    "a word for no quantity": (f"{HEADER}\n{LINE.replace(',6,', ',NA,')}\n", "Quantity is not a number.*row 0: 'NA'"),
     "both orders": (
         f"{HEADER}\n{LINE}\n{LINE.replace('12/13', '13/12')}\n",
         "mixes month/day and day/month: row 0: '12/13/2010 8:26' and row 1: '13/12/2010 8:26'",
@@ -597,6 +646,28 @@ def test_a_kept_copy_that_changed_is_refused(served, raw, tmp_path):
     raw.iloc[1:].to_parquet(tmp_path / "home" / "online_retail.parquet")
     with pytest.raises(rc.ReceiptsError, match="is not the log that was kept there. Delete it"):
         rc.load("online-retail")
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "openpyxl"])
+def test_a_missing_library_is_named_before_the_download(served, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(rc.ReceiptsError, match=rf"not installed \({library}\).*recbook\[receipts\]"):
+        rc.load("online-retail")
+    assert served["requests"] == 0
+
+
+def test_what_cannot_be_kept_leaves_nothing_behind(served, raw, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    opened = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            sources._keep(raw, tmp_path / "kept.parquet")
+    assert [path for path in tmp_path.iterdir() if path.suffix in (".part", ".parquet")] == []
+    if opened is not None:
+        assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_no_network_has_a_remedy(served):

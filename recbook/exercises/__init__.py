@@ -8,6 +8,7 @@ mistake, what the mistake is. The typical mistakes are functions too, so that a 
 import copy
 import importlib
 import reprlib
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,11 +66,12 @@ def examine(number: str, answer: Callable) -> Verdict:
         except (Exception, SystemExit) as error:  # the reader's code may fail in any way, the check never
             return _failed(exercise, position, case, f"your code raised {type(error).__name__}: {_words(error)}", None)
         if got is Ellipsis or got is None:
-            return Verdict(number, False, "not solved yet: your function returns nothing. Replace the `...`.")
+            what = "your function returns nothing: replace the `...`, or add the missing `return`"
+            return Verdict(number, False, f"not solved yet: {what}.")
         if not _agree(arguments, case, exercise.tolerance):
             return _failed(exercise, position, case, "your function changed its arguments; work on a copy", None)
         if not _agree(got, expected, exercise.tolerance):
-            message = f"expected {_short(expected)}, got {_words(got, _short)}"
+            message = _contrast(expected, got, exercise.tolerance)
             return _failed(exercise, position, case, message, _recognise(exercise, answer))
     return Verdict(number, True, f"right, in all {len(exercise.cases)} cases.")
 
@@ -153,20 +155,35 @@ def _recognise(exercise: Exercise, answer: Callable) -> int | None:
     return None
 
 
+def _contrast(expected: Any, got: Any, tolerance: float) -> str:
+    """What should have come and what came; of two dictionaries only the items that differ."""
+    if type(expected) is type(got) is dict:
+        shared = [key for key in expected if key in got and _agree(got[key], expected[key], tolerance)]
+        expected, got = ({key: value for key, value in each.items() if key not in shared} for each in (expected, got))
+    texts = _short(expected), _words(got, _short)
+    if any("\n" in text for text in texts):
+        return f"expected {texts[0]}\n  got {texts[1]}"
+    return f"expected {texts[0]}, got {texts[1]}"
+
+
 def _failed(exercise: Exercise, position: int, case: tuple, what: str, mistake: int | None) -> Verdict:
+    """The verdict on a case: what went wrong first, then the hint, and the case itself last, as it may be long."""
     hint = "" if mistake is None else f"\n  Hint: {exercise.mistakes[mistake].hint}"
-    message = f"not yet. Case {position}, {_short(case)}: {what}.{hint}"
+    message = f"not yet. In case {position}, {what}{hint}\n  Case {position}: {_short(case, rows=3)}"
     return Verdict(exercise.number, False, message, mistake)
 
 
-def _short(value: Any) -> str:
-    """A value as a few readable characters: a frame or an array by its first rows, anything else shortened."""
+def _short(value: Any, rows: int = 8) -> str:
+    """A value as a few readable characters: a frame by its first rows, an array or anything else shortened."""
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_short, value)) + ")"
+        return "(" + ", ".join(_short(item, rows) for item in value) + ")"
     if isinstance(value, pd.DataFrame | pd.Series):
-        return f"{type(value).__name__} of shape {value.shape}:\n{value.head(5)}\n "
+        count = f", the first {rows} of {len(value)} rows" if len(value) > rows else f" of {len(value)} rows"
+        return f"{type(value).__name__}{count}:\n{textwrap.indent(str(value.head(rows)), '    ')}"
     if sparse.issparse(value):
         value = value.toarray()
+    if isinstance(value, np.generic):
+        value = value.item()  # 0.6, not np.float64(0.6)
     if isinstance(value, np.ndarray):
         return np.array2string(value, precision=4, threshold=20)
     shortener = reprlib.Repr()

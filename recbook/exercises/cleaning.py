@@ -1,5 +1,6 @@
 """Checks of chapter 1: baskets, cancellations, names and repeats on receipts small enough to work out by hand."""
 
+import numpy as np
 import pandas as pd
 
 from recbook.exercises import Exercise, Mistake
@@ -104,6 +105,8 @@ RENAMED = _named(
     ("85123A", "T-LIGHT", 2),
 )
 LATELY = _named(("21755", "LOVE", 1), ("21755", "LOVE", 2), ("21755", "LOVE BLOCK", 3))
+# Long enough that a sort which is not stable exchanges lines of one day: up to 16 rows most sorts are stable by chance.
+BUSY = _named(*[(f"1000{n % 4}", f"NAME {n}", n * 7 % 3) for n in range(64)])
 SHUFFLED = _named(("10002", "GLOBE", 8), ("10002", "INFLATABLE GLOBE", 2), ("10002", "INFLATABLE GLOBE", 5))
 
 
@@ -122,6 +125,10 @@ def _last_row(receipts):
 
 def _most_frequent(receipts):
     return receipts.groupby("code")["description"].agg(lambda texts: texts.value_counts().index[0]).to_dict()
+
+
+def _unstable(receipts):
+    return _last_row(receipts.iloc[np.argsort(receipts["date"].to_numpy(), kind="quicksort")])
 
 
 def _first_of_a_tie(receipts):
@@ -187,11 +194,12 @@ EXERCISES = [
     Exercise(
         "1.4",
         newest_names,
-        [(RENAMED,), (SHUFFLED,), (LATELY,), (VISITS,)],
+        [(RENAMED,), (SHUFFLED,), (LATELY,), (VISITS,), (BUSY,)],
         [
             Mistake(_last_row, "That takes the last row. The receipts may be in any order: sort by date first."),
             Mistake(_most_frequent, "That is the most frequent name. The newest one may be rarer."),
             Mistake(_first_of_a_tie, "Two lines of one minute: the later row wins. `idxmax` takes the earlier one."),
+            Mistake(_unstable, "Your sort may exchange lines of one minute. Ask for `kind='stable'`."),
         ],
     ),
     Exercise(
