@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from recbook import __version__
 
 EMBEDDED = "embedded"  # the name, on the command line, of the shop that comes with the book
 BAD_INPUT = 2  # exit code
+STRANGE = 0.05  # share of lines with a customer whose codes are no product's, above which something may be wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,22 +37,22 @@ def score(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     asked = _date(options.cut)  # what is wrong with the options is said before the work, not after it
     _say(f"reading {options.data}")
-    raw = _load(options.data)
+    raw = _load(options.data, options.date_format)
     data = evaluation.describe_data(raw, "embedded shop" if options.data == EMBEDDED else options.data)
     _say(f"cleaning {len(raw):,} lines of {data['name']}")
-    clean = receipts.clean(raw).receipts
+    clean, _, audit = receipts.clean(raw, options.product_code or receipts.PRODUCT_CODE)
+    _account(audit)
     usual = evaluation.default_cut(clean)
     cut = usual if asked is None else asked
-    evaluation.results_path(name := options.name or _name(data["name"], cut, usual), options.out)
+    folder = options.out if options.out is not None or _of_the_book(options, data) else "."
+    evaluation.results_path(name := options.name or _name(data["name"], cut, usual), folder)
     split = evaluation.next_basket(clean, cut)
     board = evaluation.scoreboard(split, baselines.METHODS, 10, baselines.description_similarity(split), _say)
     print(f"{data['name']}, cut {cut:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
     print(table(board).to_string())
-    command = (
-        f"recbook score --data {EMBEDDED if options.data == EMBEDDED else _slug(data['name'])} --cut {cut:%Y-%m-%d}"
-    )
     seconds, rows = time.perf_counter() - start, evaluation.result_rows(board, split)
-    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds, folder=options.out)
+    command = _command(options, data["name"], cut)
+    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds, folder=folder)
     _say(f"wrote {path} after {seconds:.0f} seconds")
 
 
@@ -92,7 +94,20 @@ def _parser() -> argparse.ArgumentParser:
         "--cut", metavar="DATE", help="first day that is predicted, as 2011-11-09 (default: 30 days before the last)"
     )
     command.add_argument(
-        "--out", metavar="FOLDER", help="where the figures are kept (default: the checkout's results/, or ./results)"
+        "--product-code",
+        metavar="REGEX",
+        help="what a product's code looks like, such as 'SKU-[0-9]+' (default: five digits and up to three letters)",
+    )
+    command.add_argument(
+        "--date-format",
+        metavar="FORMAT",
+        help="how dates are written, such as '%%d/%%m/%%Y %%H:%%M' (default: found out)",
+    )
+    command.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where the figures are kept (default: this folder; for the book's own data the checkout's results/, or "
+        "./results)",
     )
     command.add_argument("--name", help="of the file of figures (default: scoreboard_ and the data's name)")
     command.set_defaults(run=score)
@@ -112,10 +127,37 @@ def _date(text: str | None) -> pd.Timestamp | None:
         ) from None
 
 
-def _load(source: str) -> pd.DataFrame:
+def _load(source: str, date_format: str | None) -> pd.DataFrame:
     from recbook import receipts, workshop
 
-    return workshop.the_shop().receipts if source == EMBEDDED else receipts.load(source)
+    return workshop.the_shop().receipts if source == EMBEDDED else receipts.load(source, date_format)
+
+
+def _account(audit: pd.DataFrame) -> None:
+    """Say on stderr what cleaning kept and removed, and warn where its idea of a product's code may not fit."""
+    rows, share = audit.set_index("rule")["rows"], audit.set_index("rule")["share"]
+    removed = ", ".join(f"{rule} {share[rule]:.1%}" for rule in rows.index if rule != "kept" and rows[rule])
+    print(f"  kept {share['kept']:.1%} of the lines; removed: {removed or 'none'}", file=sys.stderr)
+    strange = rows["not a product"] / max(rows.sum() - rows["no customer"], 1)
+    if strange > STRANGE:
+        text = f"{strange:.0%} of the lines with a customer were removed for their code, as no product's"
+        print(f"  warning: {text}; if they are products, say how codes look with --product-code", file=sys.stderr)
+
+
+def _of_the_book(options: argparse.Namespace, data: dict) -> bool:
+    """Whether the figures are of data that the book itself shows, known by content, read and cleaned as it does."""
+    from recbook.records import ONLINE_RETAIL
+
+    return options.product_code is None and (options.data == EMBEDDED or data["sha256"] == ONLINE_RETAIL)
+
+
+def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
+    """What to type to measure the same again; a file goes by its name, without the folder that it was in."""
+    data = EMBEDDED if options.data == EMBEDDED else "online-retail" if name == "Online Retail" else name
+    words = ["recbook", "score", "--data", data, "--cut", f"{cut:%Y-%m-%d}"]
+    for option, value in [("--product-code", options.product_code), ("--date-format", options.date_format)]:
+        words += [option, value] if value is not None else []
+    return shlex.join(words)
 
 
 def _slug(name: str) -> str:

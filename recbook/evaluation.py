@@ -7,13 +7,14 @@ for every shopper; for all products, for those the shopper already bought ("repe
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from recbook.intervals import Paired as Paired
+from recbook.intervals import bootstrap as bootstrap
+from recbook.intervals import paired as paired
 from recbook.metrics import ACCURACY, coverage, exposure_gini, hits, intra_list_diversity, list_mean, rank
 from recbook.records import describe_data as describe_data
 from recbook.records import has_results as has_results
@@ -141,25 +142,6 @@ def evaluate(scores: np.ndarray, split: Split, k: int = 10, similarity: np.ndarr
     return judge(recommend(scores, split, k), split, similarity)
 
 
-def bootstrap(values: np.ndarray, draws: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[np.ndarray, ...]:
-    """Mean and percentile interval of each column of (shoppers, columns), shoppers drawn again with replacement.
-
-    NaN entries take no part. Returns three arrays (columns,): mean, low, high. Efron & Tibshirani (1993).
-    """
-    there, times_drawn = ~np.isnan(values), _resamples(len(values), draws, seed)
-    with np.errstate(invalid="ignore"):  # a column without any value is NaN throughout
-        means = (times_drawn @ np.where(there, values, 0)) / (times_drawn @ there)  # (draws, columns)
-        mean = np.where(there, values, 0).sum(axis=0) / there.sum(axis=0)
-    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return mean, low, high
-
-
-@lru_cache(maxsize=4)
-def _resamples(n: int, draws: int, seed: int) -> np.ndarray:
-    """How often each of n shoppers is drawn in each resample, (draws, n): the same for every method, drawn once."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-
-
 def summarise(judged: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Means with bootstrap intervals of what `judge` gives: split, metric, value, low, high, n (shoppers counted)."""
     value, low, high = bootstrap(judged.to_numpy(), draws, seed)
@@ -176,32 +158,6 @@ def reach(lists: dict[str, np.ndarray], products: int) -> pd.DataFrame:
         rows.append({"split": part, "metric": f"coverage@{k}", "value": coverage(ranking, products), "n": n})
         rows.append({"split": part, "metric": f"gini@{k}", "value": exposure_gini(ranking, products), "n": n})
     return pd.DataFrame(rows)
-
-
-class Paired(NamedTuple):
-    """Method a minus method b over the same shoppers."""
-
-    difference: float
-    low: float  # bootstrap interval of the difference
-    high: float
-    p_value: float  # of a permutation test: how often chance alone gives a difference as large
-    n: int  # shoppers for whom both have a value
-
-
-def paired(a: np.ndarray, b: np.ndarray, draws: int = 2000, seed: int = 0) -> Paired:
-    """Compare two methods shopper by shopper: `a` and `b` are one metric's values (shoppers,) in the same order.
-
-    The p-value flips the sign of each shopper's difference at random, which is all that "no difference" allows.
-    """
-    if len(a) != len(b):
-        raise ValueError(f"a paired comparison needs the same shoppers in both: {len(a)} against {len(b)}")
-    difference = np.asarray(a, float) - np.asarray(b, float)
-    (mean,), (low,), (high,) = bootstrap(difference[:, None], draws, seed)
-    difference = difference[~np.isnan(difference)]
-    signs = np.random.default_rng(seed + 1).integers(0, 2, (draws, len(difference)), dtype=np.int8) * 2.0 - 1
-    by_chance = signs @ difference / len(difference)  # (draws,)
-    as_large = np.abs(by_chance) >= np.abs(mean) - 1e-12
-    return Paired(mean, low, high, (as_large.sum() + 1) / (draws + 1), len(difference))
 
 
 def scoreboard(

@@ -8,14 +8,15 @@ import numpy as np
 
 
 def rank(scores: np.ndarray, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
-    """The k best columns of each row, best first: (rows, k) int64, -1 where a row has fewer than k allowed columns.
+    """The k best columns of each row, best first: (rows, k) int64, -1 where a row has fewer than k (allowed) columns.
 
     Equal scores go in column order, so a ranking never depends on luck. ValueError for a score that is not a number.
     """
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).any(axis=1).sum()} shoppers have scores that are not numbers (NaN)")
     scores = scores if allowed is None else np.where(allowed, scores, -np.inf)
-    k = min(k, scores.shape[1])
+    missing = max(k - scores.shape[1], 0)  # places that even the whole catalogue does not fill
+    k -= missing
     last = np.partition(scores, -k, axis=1)[:, -k, None]  # (rows, 1): the lowest score on each list
     above, equal = scores > last, scores == last
     room = k - above.sum(axis=1, keepdims=True)  # places for the first columns with that score
@@ -23,7 +24,8 @@ def rank(scores: np.ndarray, k: int, allowed: np.ndarray | None = None) -> np.nd
     chosen = np.take_along_axis(scores, columns, axis=1)
     order = np.argsort(-chosen, axis=1, kind="stable")  # far quicker than sorting the whole catalogue
     best = np.take_along_axis(columns, order, axis=1)
-    return np.where(np.take_along_axis(chosen, order, axis=1) == -np.inf, -1, best)
+    best = np.where(np.take_along_axis(chosen, order, axis=1) == -np.inf, -1, best)
+    return np.pad(best, ((0, 0), (0, missing)), constant_values=-1)
 
 
 def hits(ranking: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -1,8 +1,12 @@
 """What a chapter needs from earlier ones: load the artifact if it is there and fits, build it if not, and say so.
 
 `RECBOOK_DATA` names the receipts (unset: the embedded shop; a path; or `online-retail`), `RECBOOK_HOME` the folder that
-keeps artifacts (unset: the user's cache). An artifact is a folder named after what made it, so a stale one is never
-loaded; it is written beside its place and renamed into it, so half of one is never there.
+keeps artifacts (unset: the user's cache). Receipts of another shop may need `RECBOOK_PRODUCT_CODE`, a regular
+expression of what its product codes look like (unset: `receipts.PRODUCT_CODE`), and `RECBOOK_DATE_FORMAT`, how its
+dates are written, such as `%d/%m/%Y %H:%M` (unset: found out from the dates).
+
+An artifact is a folder named after what made it, so a stale one is never loaded; it is written beside its place and
+renamed into it, so half of one is never there.
 """
 
 import hashlib
@@ -24,6 +28,7 @@ from recbook import receipts as rc
 from recbook import shop
 from recbook.embeddings import PACKAGED, WEIGHTS_SHA256, encode
 
+EMBEDDED = "embedded shop"  # the name of the data where RECBOOK_DATA is unset
 SEED = 0  # of the embedded shop that the book shows
 
 
@@ -38,12 +43,12 @@ def home() -> Path:
 
 def data_name() -> str:
     """`"embedded shop"`, or the path or name that RECBOOK_DATA gives."""
-    return os.environ.get("RECBOOK_DATA") or "embedded shop"
+    return os.environ.get("RECBOOK_DATA") or EMBEDDED
 
 
 def embedded() -> bool:
     """Whether the chapters run on the embedded shop, where the truth is known."""
-    return data_name() == "embedded shop"
+    return data_name() == EMBEDDED
 
 
 @lru_cache(maxsize=1)
@@ -54,13 +59,25 @@ def the_shop() -> shop.Shop:
 
 def raw_receipts() -> pd.DataFrame:
     """The raw receipts that the chapters run on: the embedded shop's, or those of RECBOOK_DATA."""
-    return the_shop().receipts.copy() if embedded() else rc.load(data_name())
+    return _raw(data_name(), _date_format())
+
+
+def cleaned() -> rc.Cleaned:
+    """The receipts that the chapters run on, cleaned: `.receipts`, `.removed`, `.audit`. Kept until they are others."""
+    return _cleaned(data_name(), _date_format(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE)
 
 
 @lru_cache(maxsize=1)
-def cleaned() -> rc.Cleaned:
-    """The receipts that the chapters run on, cleaned: `.receipts`, `.removed`, `.audit`."""
-    return rc.clean(raw_receipts())
+def _cleaned(name: str, date_format: str | None, product_code: str) -> rc.Cleaned:
+    return rc.clean(_raw(name, date_format), product_code)
+
+
+def _raw(name: str, date_format: str | None) -> pd.DataFrame:
+    return the_shop().receipts.copy() if name == EMBEDDED else rc.load(name, date_format)
+
+
+def _date_format() -> str | None:
+    return os.environ.get("RECBOOK_DATE_FORMAT") or None
 
 
 def embeddings(model: str = PACKAGED) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, what it writes, and how it fails."""
 
+import argparse
 import json
 import os
 import re
@@ -50,7 +51,7 @@ def test_score_prints_the_scoreboard_and_keeps_it(till, tmp_path, capsys):
     assert path.name == "scoreboard_my-till_2011-06-01.json"
     kept = json.loads(path.read_text())
     assert kept["data"]["name"] == "My Till.csv" and kept["data"]["rows"] == 900
-    assert kept["command"] == "recbook score --data my-till --cut 2011-06-01"
+    assert kept["command"] == "recbook score --data 'My Till.csv' --cut 2011-06-01"
     assert str(till.parent) not in path.read_text()
     headline = {(row.get("method"), row["split"]) for row in kept["rows"] if row["metric"] == "ndcg@10"}
     assert len(headline) == 7 * 3
@@ -61,6 +62,70 @@ def test_the_usual_cut_has_the_short_name(till, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scoreboard_my-till.json"]
     assert cli.main(["score", "--data", str(till), "--out", str(tmp_path), "--name", "mine"]) == 0
     assert (tmp_path / "mine.json").exists()
+
+
+def test_a_users_figures_stay_in_the_users_folder(till, tmp_path, monkeypatch):
+    """A checkout's results/ are shipped with the package: only the book's own data go there."""
+    monkeypatch.setattr(records, "_checkout_results", lambda: tmp_path / "checkout" / "results")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.main(["score", "--data", str(till)]) == 0
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["scoreboard_my-till.json"]
+    assert not (tmp_path / "checkout").exists()
+
+
+@pytest.mark.parametrize(
+    "data, product_code, sha256, theirs",
+    [
+        ("embedded", None, "0", True),
+        ("embedded", r"\d+", "0", False),  # cleaned in another way: other figures under the same name
+        ("a copy.csv", None, records.ONLINE_RETAIL, True),
+        ("online retail.csv", None, "0", False),  # the name alone says nothing
+    ],
+)
+def test_the_books_data_are_known_by_content(data, product_code, sha256, theirs):
+    options = argparse.Namespace(data=data, product_code=product_code)
+    assert cli._of_the_book(options, {"name": "any", "sha256": sha256}) == theirs
+
+
+def test_other_codes_and_dates_are_read_as_told(till, tmp_path, capsys):
+    frame = pd.read_csv(till, dtype=str)
+    frame["StockCode"] = "SKU-" + frame["StockCode"]
+    frame["InvoiceDate"] = pd.to_datetime(frame["InvoiceDate"]).dt.strftime("%Y~%m~%d %H:%M")
+    frame.to_csv(tmp_path / "other.csv", index=False)
+    command = ["score", "--data", str(tmp_path / "other.csv"), "--out", str(tmp_path / "kept")]
+    assert cli.main(command) == 2 and "--date-format" in capsys.readouterr().err
+    command += ["--date-format", "%Y~%m~%d %H:%M"]
+    assert cli.main(command) == 2 and "--product-code" in capsys.readouterr().err
+    assert cli.main([*command, "--product-code", "SKU-[0-9]+"]) == 0
+    kept = json.loads((tmp_path / "kept" / "scoreboard_other.json").read_text())
+    again = "--date-format '%Y~%m~%d %H:%M'"
+    assert kept["command"].startswith("recbook score --data other.csv --cut") and again in kept["command"]
+    assert "--product-code 'SKU-[0-9]+'" in kept["command"]
+    assert cli.main([*command, "--product-code", "SKU-["]) == 2
+    assert "is not a regular expression" in capsys.readouterr().err
+
+
+def test_cleaning_is_accounted_for_and_odd_codes_are_warned_of(till, tmp_path, capsys):
+    frame = pd.read_csv(till, dtype=str).drop_duplicates().head(800)
+    frame.to_csv(tmp_path / "good.csv", index=False)
+    cli.main(["score", "--data", str(tmp_path / "good.csv"), "--out", str(tmp_path)])
+    assert "kept 100.0% of the lines; removed: none" in (said := capsys.readouterr().err) and "warning" not in said
+    frame.loc[frame.index[::10], "StockCode"] = "SKU-1"
+    frame.loc[frame.index[1::10], "CustomerID"] = ""
+    frame.to_csv(tmp_path / "odd.csv", index=False)
+    cli.main(["score", "--data", str(tmp_path / "odd.csv"), "--out", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "kept 80.0% of the lines; removed: no customer 10.0%, not a product 10.0%\n" in said
+    assert re.search("warning: 11% of the lines with a customer .* --product-code", said)  # 80 of 720
+
+
+def test_a_catalogue_shorter_than_the_list(till, tmp_path, capsys):
+    frame = pd.read_csv(till, dtype=str)
+    few = frame[frame["StockCode"].isin(sorted(frame["StockCode"].unique())[:6])]
+    few.to_csv(tmp_path / "few.csv", index=False)
+    assert cli.main(["score", "--data", str(tmp_path / "few.csv"), "--out", str(tmp_path)]) == 0
+    assert "6 products" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

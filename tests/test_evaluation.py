@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import ndcg_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from recbook import evaluation, metrics, records
+from recbook import evaluation, intervals, metrics, records
 
 
 def receipts_of(lines):
@@ -108,7 +108,8 @@ def test_rank_equals_a_stable_sort_whatever_the_ties():
     rng = np.random.default_rng(7)
     for levels, k in [(2, 5), (4, 1), (30, 30), (1000, 12), (3, 50)]:
         scores = rng.integers(0, levels, size=(200, 30)).astype(np.float32)
-        expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        expected = np.full((200, k), -1)  # where the catalogue is shorter than the list, the rest stays empty
+        expected[:, : min(k, 30)] = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         assert (metrics.rank(scores, k) == expected).all()
 
 
@@ -279,6 +280,31 @@ def test_paired_limits():
     assert swapped.difference == -always.difference and swapped.p_value == always.p_value
     with pytest.raises(ValueError, match="100 against 99"):
         evaluation.paired(a, a[1:])
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_data_proves_nothing():
+    nan = np.nan
+    for a, difference, n in [([nan, nan], nan, 0), ([], nan, 0), ([nan, 1.0], 1, 1)]:
+        duel = evaluation.paired(np.array(a), np.zeros(len(a)))
+        assert duel == pytest.approx((difference, nan, nan, nan, n), nan_ok=True)
+    mean, low, high = evaluation.bootstrap(np.array([[nan, 1, 1], [nan, nan, 3]]))
+    assert mean.tolist() == pytest.approx([nan, 1, 2], nan_ok=True)
+    assert low.tolist() == pytest.approx([nan, nan, 1], nan_ok=True) and high[2] == 3
+
+
+def test_resampling_in_blocks_changes_nothing(monkeypatch):
+    """Many shoppers are drawn a few resamples at a time; bytes hold what multinomial gives."""
+    values = np.random.default_rng(6).normal(size=(300, 2))
+    values[::3, 1] = np.nan
+    whole, duel = evaluation.bootstrap(values), evaluation.paired(*values.T)
+    drawn = np.random.default_rng(0).multinomial(300, np.full(300, 1 / 300), size=1000)
+    assert (intervals._resamples(300, 1000, 0) == drawn).all()
+    monkeypatch.setattr(intervals, "BLOCK", 300 * 64)
+    intervals._resamples.cache_clear()
+    np.testing.assert_allclose(evaluation.bootstrap(values), whole, rtol=1e-12)
+    np.testing.assert_allclose(evaluation.paired(*values.T)[:3], duel[:3], rtol=1e-12)
+    assert evaluation.paired(*values.T).p_value == pytest.approx(duel.p_value, abs=0.02)
 
 
 def test_paired_false_alarms_are_as_rare_as_promised():

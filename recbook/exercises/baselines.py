@@ -61,6 +61,7 @@ VISITS = [
     (5, "2011-12-07", ["J"]),
     (5, "2011-12-06", ["K"]),
 ]
+SHELF = np.random.default_rng(0).integers(0, 4, 60).astype(float)  # so many ties that an unstable sort shows
 PURCHASES = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 1.0]])
 
 EXERCISES = [
@@ -127,6 +128,7 @@ EXERCISES = [
             (np.array([-1.0, -3.0, -2.0]), np.array([False, False, True]), 2),
             (np.array([3.0, 2.0, 1.0]), np.array([True, True, False]), 2),
             (np.array([3.0, 2.0]), np.array([True, True]), 1),
+            (SHELF, np.arange(60) % 3 == 0, 25),
         ],
         mistakes=[
             Mistake(
@@ -136,6 +138,12 @@ EXERCISES = [
             Mistake(
                 lambda scores, bought, k: [int(i) for i in np.argsort(-np.where(bought, 0, scores), kind="stable")[:k]],
                 "a score of zero does not take a product off the list: others may be below zero, or too few.",
+            ),
+            Mistake(
+                lambda scores, bought, k: [
+                    int(i) for i in np.argsort(-np.where(bought, -np.inf, scores), kind="stable")[:k]
+                ],
+                "minus infinity puts what was bought last, not away: where few are new, k places still reach it.",
             ),
             Mistake(
                 lambda scores, bought, k: [int(i) for i in np.argsort(scores, kind="stable")[::-1] if not bought[i]][
