@@ -3,11 +3,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.installed
+# What is installed: .book is for reading and running the book, .test adds what only the tests need (and serves both).
+BOOK := $(VENV)/.book
+TEST := $(VENV)/.test
 # The same lock for what is installed and for what builds it, whatever pip's age.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check
 # Notebooks run in folders of their own, so a path to receipts must not depend on this one.
 RECEIPTS := $(if $(wildcard $(RECBOOK_DATA)),$(abspath $(RECBOOK_DATA)),$(RECBOOK_DATA))
+
+# The real receipts that `make bench` measures on: a file, or online-retail, which downloads them; and the days it cuts at.
+REAL ?= online-retail
+CUTS := 2011-08-09 2011-09-09 2011-10-09 2011-11-09
 
 .PHONY: help book test html refresh lab bench lock clean
 
@@ -17,39 +23,48 @@ help:
 	@echo "make html     render the committed outputs, without running anything"
 	@echo "make refresh  run the lessons into book/ and measure them (one: build_book.py refresh 03_embeddings)"
 	@echo "make lab      open the chapters in JupyterLab (RECBOOK_DATA=receipts.csv make lab: on your receipts)"
-	@echo "make bench    run every benchmark, writing results/"
+	@echo "make bench    measure everything again, writing results/ (REAL=data.csv.gz: the real receipts, if you have them)"
 	@echo "make lock     write constraints.txt anew;  make clean: remove .venv and _build"
 
-book: $(READY)
+book: $(BOOK)
 	@$(BIN)/python build_book.py book
 
-test: $(READY)
+test: $(TEST)
 	@env -u RECBOOK_DATA RECBOOK_HOME=$(CURDIR)/_build/home HF_HUB_OFFLINE=1 \
 		$(BIN)/python -m pytest -rs --nbval --nbval-current-env tests book
 
-html: $(READY)
+html: $(BOOK)
 	@$(BIN)/python build_book.py html
 
-refresh: $(READY)
+refresh: $(BOOK)
 	@$(BIN)/python build_book.py refresh
 
-lab: $(READY)
+lab: $(BOOK)
 	@RECBOOK_DATA=$(RECEIPTS) $(BIN)/jupyter lab book
 
-bench: $(READY)
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+# Everything in results/ but chapters.json, which `make refresh` writes. The cuts are the four of Chapter 2.
+bench: $(BOOK)
+	$(BIN)/python benchmarks/cleaning.py --data $(REAL)
+	$(BIN)/python benchmarks/shop_fidelity.py --real $(REAL)
+	$(BIN)/recbook score --data embedded --cut 2011-11-09
+	set -e; for cut in $(CUTS); do $(BIN)/recbook score --data $(REAL) --cut $$cut; done
+	$(BIN)/python benchmarks/embeddings.py --data embedded
+	$(BIN)/python benchmarks/embeddings.py --data $(REAL)
+	$(BIN)/python benchmarks/search_shop.py --data embedded
+	$(BIN)/python benchmarks/search_shop.py --data $(REAL)
+	$(BIN)/python benchmarks/search.py
 
-lock: $(READY)
+lock: $(BOOK)
 	@$(BIN)/python build_book.py lock
 
 clean:
 	rm -rf $(VENV) _build
 
-$(READY): pyproject.toml constraints.txt
+$(BOOK) $(TEST): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "The book needs Python 3.11 or newer; '$(PYTHON)' is not there or older. Name another: make book PYTHON=python3.12"; exit 1; }
 	@echo "Installing what constraints.txt locks into $(VENV) (once; some minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		rm -rf $(VENV); echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@$(PIP) install -qq --editable '.[test]'
-	@touch $@
+	@$(PIP) install -qq --editable '.[$(@F:.%=%)]'
+	@touch $(BOOK) $@

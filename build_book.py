@@ -7,6 +7,7 @@
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -51,9 +52,24 @@ def lesson(chapter: str):
     return notebook
 
 
+def foundations() -> bytes:
+    """A hash of what a chapter's outputs are made from beside its code: the package, the assortment, the results.
+
+    results/chapters.json is left out: a refresh writes it, and only the openings show it, which have their own test.
+    Every results file counts for every chapter: that asks for a refresh too many now and then, and never one too few.
+    """
+    package = [*(ROOT / "recbook").rglob("*.py"), ROOT / "recbook" / "assortment.json"]
+    results = [path for path in (ROOT / "results").glob("*.json") if path.name != "chapters.json"]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in [*package, *results] if path.exists()):
+        text = path.read_text(encoding="utf-8")  # as text: line ends differ between systems
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{text}\0".encode())
+    return digest.digest()
+
+
 def stamps(notebook) -> list[str]:
-    """For each code cell, a hash of its code and of all code before it: what its outputs were made from."""
-    chain, result = hashlib.sha256(), []
+    """For each code cell, a hash of its code, all code before it and the `foundations`: what its outputs come from."""
+    chain, result = hashlib.sha256(foundations()), []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             chain.update(cell.source.encode() + b"\0")
@@ -86,6 +102,7 @@ def execute(notebook) -> tuple[float, float]:
     """Run the notebook's cells in place, in an empty folder; the seconds taken, and the kernel's peak memory in GB."""
     from nbclient import NotebookClient
 
+    made_from = stamps(notebook)  # before the run: what changes while it runs is not what made the outputs
     with tempfile.TemporaryDirectory() as empty:
         client = NotebookClient(
             notebook,
@@ -106,7 +123,7 @@ def execute(notebook) -> tuple[float, float]:
             seconds = time.perf_counter() - start
             peak = peak_gigabytes(client.km.provisioner.pid)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell, stamp in zip(code, stamps(notebook), strict=True):
+    for cell, stamp in zip(code, made_from, strict=True):
         cell.metadata["ran"] = stamp
     return seconds, peak
 
@@ -227,6 +244,63 @@ def run_times() -> str:
     return "\n".join([*lines, "", f"Measured on {results['machine']}, by `{results['command']}`."])
 
 
+def api() -> str:
+    """The package's modules and their public functions and classes, with the first sentence of each docstring."""
+    lines = []
+    for path in sorted((ROOT / "recbook").glob("[a-z]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        lines += [f"## `recbook.{path.stem}`", "", first_sentence(tree), ""]
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                lines.append(f"- **`{node.name}`**: {first_sentence(node)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def first_sentence(node) -> str:
+    """The first sentence of a module's, class's or function's docstring, on one line."""
+    text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+    return re.sub(r"([*_$|<])", r"\\\1", text) if "`" not in text else text
+
+
+def shop_tables() -> dict[str, str]:
+    """The tables of book/shop.md, in Markdown, from results/shop_fidelity.json."""
+    rows = json.loads((ROOT / "results" / "shop_fidelity.json").read_text(encoding="utf-8"))["rows"]
+    facts: dict[str, dict] = {}
+    methods: dict[str, dict] = {}
+    taus: dict[int, dict] = {}
+    for row in rows:
+        if row.get("fact", "").startswith("Kendall"):
+            taus.setdefault(row["seed"], {})[row["fact"].rpartition(" ")[2]] = row["value"]
+        elif "fact" in row:
+            facts.setdefault(row["fact"], {})[row["log"]] = row["value"]
+        elif row["split"] in ("all", "explore"):
+            methods.setdefault(row["method"], {})[row["log"], row["split"]] = row["value"]
+    logs = ("Online Retail", "embedded shop")
+
+    def table(head: list[str], body: list[list[str]]) -> str:
+        return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["--"] + ["--:"] * (len(head) - 1), *body])
+
+    def short(value: float) -> str:
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+    columns = [(log, part) for part in ("all", "explore") for log in logs]
+    return {
+        "shop facts": table(
+            ["fact", *logs],
+            [[fact, *(short(of[log]) if log in of else "" for log in logs)] for fact, of in facts.items()],
+        ),
+        "shop methods": table(
+            ["`NDCG@10`", *(f"{log}, {part}" for log, part in columns)],
+            [[method, *(f"{of[column]:.3f}" for column in columns)] for method, of in methods.items()],
+        ),
+        "shop tau": table(
+            ["seed", "all products", "new to the shopper"],
+            [[str(seed), f"{of['all']:.2f}", f"{of['explore']:.2f}"] for seed, of in taus.items()],
+        ),
+    }
+
+
 def stage(notebooks: Path, source: Path) -> None:
     """Lay out in `source` what Jupyter Book reads: pages, notebooks, settings with the address, measured figures."""
     import yaml
@@ -239,8 +313,11 @@ def stage(notebooks: Path, source: Path) -> None:
     config["repository"] = {**config.get("repository", {}), "url": repository()}
     (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     shutil.copy(ROOT / "_toc.yml", source)
-    page = source / "run_times.md"
-    page.write_text(page.read_text(encoding="utf-8").replace("<!-- run times -->", run_times()), encoding="utf-8")
+    for mark, text in {"run times": run_times(), "api": api(), **shop_tables()}.items():
+        for page in source.glob("*.md"):
+            content = page.read_text(encoding="utf-8")
+            if f"<!-- {mark} -->" in content:
+                page.write_text(content.replace(f"<!-- {mark} -->", text), encoding="utf-8")
 
 
 def render(notebooks: Path, where: Path) -> None:
@@ -284,7 +361,8 @@ def book() -> None:
 def lock() -> None:
     """Write constraints.txt: what pip would install for the book and its tests today, each package at one version.
 
-    Local settings of pip are set aside, so that the lock holds what the public index has, platform packages included.
+    Local settings of pip are set aside, so that the lock holds what the public index has. It is what this interpreter
+    on this system would install: run it on Linux, whose platform packages it then includes.
     """
     keep = {name: value for name, value in os.environ.items() if name not in {"PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"}}
     pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
@@ -302,7 +380,10 @@ def lock() -> None:
         name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
         names[name] = entry["metadata"]["version"].partition("+")[0]
     names.pop("recbook")
-    head = "# The lock of `make book` and `make test`; made by `make lock`, never by hand (but for torch's version).\n"
+    head = (
+        "# The lock of `make book` and `make test` on Linux; made by `make lock`, never by hand (but for torch's "
+        "version). Other systems add their own platform packages, unlocked.\n"
+    )
     text = head + "".join(f"{name}=={version}\n" for name, version in sorted(names.items()))
     (ROOT / "constraints.txt").write_text(text, encoding="utf-8")
     print(f"constraints.txt: {len(names)} packages")

@@ -125,19 +125,24 @@ DIRECTIVES = {
 
 # What may hold digits: everything that is not a sentence, and names that have digits in them.
 NOT_PROSE = [
-    r"^ {0,3}#{1,6} .*$",  # headings
+    r"^ {0,3}#{1,6} +(?:\d+(?:\.\d+)*[.:]? )?",  # the number of a heading
     r"\$\$.+?\$\$",
     r"\$[^$\n]+\$",
-    r"!?\[[^\]]*\]\([^)\s]*(?:\s\"[^\"]*\")?\)",  # links and images, words and address
+    r"(?<=\])\([^)\s]*(?:\s\"[^\"]*\")?\)",  # the addresses of links and images, not their words
     r"https?://\S+",
     r"<!--.*?-->",
     r"</?[a-zA-Z][^>]*>",
     r"^\s*\d+[.)] ",  # the numbers of a list
-    r"\b(?:Chapters?|Exercises?|Parts?) \d+(?:\.\d+)?(?:(?:,| and| to| or) \d+(?:\.\d+)?)*",
-    r"\((?:[^()]*\D)?(?:19|20)\d\d[a-z]?\)",  # (2019), (Steck, 2019)
+    r"\b(?:Chapters?|Exercises?|Parts?|Sections?) \d+(?:\.\d+)?(?:(?:,| and| to| or) \d+(?:\.\d+)?)*",
+    r"\((?:[A-Z][^()\d]*)?(?:19|20)\d\d[a-z]?\)",  # (2019), (Steck, 2019)
     r"\bPython \d+\.\d+",
     r"\b[A-Za-z]+(?:[-@_]?[A-Za-z]*\d[\w.]*)+(?:-\w+)*",  # BM25, GPT-2, NDCG@10, int8, all-MiniLM-L6-v2
 ]
+
+# A figure that hides as code or as a formula: nothing there but a metric, a percentage or a count of thousands.
+FIGURE = r"-?(?:\d?\.\d{3,}|\d+(?:\.\d+)? ?\\?%|\d{1,3}(?:,\d{3})+)"
+HIDDEN = rf"(`)\s*{FIGURE}\s*`|(?<![\\$])(\$)\s*(?:{FIGURE}|\d\d+|\d*\.\d+)\s*\$(?!\$)"
+TITLES = {"print", "Markdown", "set_title", "suptitle", "title"}  # calls whose words a reader reads
 
 
 def without_code(markdown: str) -> str:
@@ -163,13 +168,37 @@ def typed_numbers(markdown: str) -> list[str]:
     return [f"typed number: {hit.group(0).strip()!r}" for hit in re.finditer(r"\S*[ ]?\S*\d\S*(?:[ ]\S+)?", text)]
 
 
+def hidden_figures(markdown: str) -> list[str]:
+    """Figures typed alone in backticks or between dollars. Exercises may give such values; sentences may not."""
+    text = re.sub(r"^( {0,3})(`{3,}|~{3,}).*?^ {0,3}\2\s*$", "", markdown, flags=re.M | re.S)
+    return [f"typed number: {hit.group(0)!r}" for hit in re.finditer(HIDDEN, text)]
+
+
+def printed_numbers(source: str) -> list[str]:
+    """Digits typed in what a cell prints or writes over a figure, and in what it gives to `Markdown(…)`.
+
+    In titles and prints single digits pass, and so do f-strings, whose figures are computed; in Markdown nothing does.
+    """
+    complaints = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        words = node.args if name in TITLES else []
+        for text in [*words, *(word.value for word in node.keywords if word.arg == "title")]:
+            found = typed_numbers("".join(_typed(text)))
+            if name != "Markdown":
+                computed = any(isinstance(part, ast.FormattedValue) for part in ast.walk(text))
+                found = [] if computed else [complaint for complaint in found if re.search(r"\d\d|\.\d", complaint)]
+            complaints += found
+    return complaints
+
+
 def displayed_text(source: str) -> list[str]:
     """The typed parts of what a cell gives to `Markdown(…)`: prose too, though it stands in a code cell."""
-    texts = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Markdown":
-            texts += ["".join(_typed(argument)) for argument in node.args]
-    return texts
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    named = [node for node in calls if getattr(node.func, "attr", getattr(node.func, "id", "")) == "Markdown"]
+    return ["".join(_typed(argument)) for node in named for argument in node.args]
 
 
 def _typed(node: ast.expr) -> list[str]:
@@ -178,16 +207,67 @@ def _typed(node: ast.expr) -> list[str]:
         return [node.value] if isinstance(node.value, str) else []
     if isinstance(node, ast.JoinedStr):
         return [text for part in node.values for text in _typed(part)]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Constant):
+        return [str(node.value.value)]  # f"{17} lines" computes nothing
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
         return _typed(node.left) + _typed(node.right)
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {"format", "join", "strip"}:
+        return _typed(node.func.value)
     return []
 
 
 def prose(notebook) -> list[str]:
-    """Typed numbers and directives in the notebook's Markdown, and in the sentences that its code prints."""
-    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    texts += [text for cell in code_cells(notebook) for text in displayed_text(cell.source)]
-    return [complaint for text in texts for complaint in [*directives(text), *typed_numbers(text)]]
+    """Typed numbers and directives in the notebook's Markdown, and in the sentences that its code shows."""
+    complaints, exercises = [], False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            exercises = exercises or re.search(r"^## Exercises\s*$", cell.source, re.M) is not None
+            exercises = exercises and not re.search(r"^## (?!Exercises)", cell.source, re.M)
+            complaints += [*directives(cell.source), *typed_numbers(cell.source)]
+            complaints += [] if exercises else hidden_figures(cell.source)
+        elif cell.cell_type == "code":
+            complaints += printed_numbers(cell.source)
+            for text in displayed_text(cell.source):
+                complaints += [*directives(text), *hidden_figures(text)]
+    return complaints
+
+
+# ---- what nbval does not compare -----------------------------------------------------------------------------------
+
+
+def unbounded(notebook) -> list[str]:
+    """Cells that nbval is told to ignore and that bound nothing with an `assert`: whatever they showed would pass.
+
+    The opening is free, since it shows a cost that has a test of its own; and so is a cell that only imports, loads by
+    `workshop`, or plots what a cell before it measured and bounded.
+    """
+    cells = code_cells(notebook)
+    plots = {name for cell in cells for name in plotting_functions(cell.source)}
+    return [
+        f"{where(n, cell)} is tagged nbval-ignore-output and asserts nothing about what it shows"
+        for n, cell in enumerate(cells, start=1)
+        if "nbval-ignore-output" in cell.metadata.get("tags", []) and not bounded(cell.source, plots)
+    ]
+
+
+def plotting_functions(source: str) -> list[str]:
+    """The functions defined in a cell that end in a picture."""
+    tree = ast.parse(source)
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and "plt.show()" in ast.unparse(node)]
+
+
+def bounded(source: str, plots: set[str]) -> bool:
+    """Whether a cell asserts something that can be false, or calls nothing that could bring in a new figure."""
+    tree = ast.parse(source)
+    if any(isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant) for node in ast.walk(tree)):
+        return True
+    body = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+    calls = [node for part in body for node in ast.walk(part) if isinstance(node, ast.Call)]
+    free = {"workshop", "plt", "fig", "figure", "ax", "axes", *plots}
+    return all(
+        ast.unparse(call).startswith("page.opening(") or re.match(r"\w*", ast.unparse(call.func)).group(0) in free
+        for call in calls
+    )
 
 
 # ---- a chapter's anatomy -------------------------------------------------------------------------------------------

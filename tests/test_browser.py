@@ -1,5 +1,6 @@
 """The rendered book in a browser, from disk and without a network, at the width of a desk and of a telephone."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -21,7 +22,14 @@ SWITCHES = [
     "--no-first-run",
 ]
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it (Debian: apt install chromium)")
+NONE = "no chromium: install it (Debian: apt install chromium)"
+
+
+@pytest.fixture(scope="session", autouse=True)  # of the session, so that it speaks before the book is rendered
+def chromium():
+    """Skip these tests where there is no browser; fail them where RECBOOK_NEEDS_BROWSER says that there must be one."""
+    if not CHROMIUM:
+        (pytest.fail if os.environ.get("RECBOOK_NEEDS_BROWSER") else pytest.skip)(NONE)
 
 
 def contents() -> list[str]:

@@ -1,6 +1,8 @@
 """The project as a whole: what is installed and locked, what imports what, what a stranger would trip over."""
 
 import ast
+import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import build_book
+from recbook import evaluation, shop
 
 ROOT = Path(build_book.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -22,9 +25,9 @@ MODULES = sorted((ROOT / "recbook").rglob("*.py"))
 
 # Ground floor first, as DESIGN has it; a part of a subject stands before the module that gives it to the reader.
 ORDER = """
-    assortment mess response shop columns sources receipts records metrics evaluation page baselines embeddings search
-    queries index_files scale tokens gpt training generation baskets lora quantization reranking narratives distillation
-    recommender workshop cli
+    assortment mess response shop columns sources receipts records metrics intervals evaluation page baselines
+    embeddings search queries index_files scale tokens gpt training generation baskets lora quantization reranking
+    narratives distillation recommender workshop cli
 """.split()
 HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}
 
@@ -71,6 +74,10 @@ def test_the_lock_pins_every_package_to_one_plain_version():
 
 
 def test_the_lock_covers_all_that_the_book_and_its_tests_install():
+    """As this interpreter on this system would install them; on Linux, that is what the lock promises.
+
+    Other systems add platform packages of their own (colorama on Windows), unlocked: the head of the lock says so.
+    """
     wanted, seen = [("recbook", frozenset({"test"}))], set()
     while wanted:
         name, extras = wanted.pop()
@@ -113,6 +120,85 @@ def test_the_address_of_the_repository_stands_in_one_place():
         "*.ipynb"
     ):  # its outputs may show the address: code printed it, a test compares it
         assert owner_and_name not in "".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+
+
+def images(markdown: str) -> list[str]:
+    """The addresses of a page's images, in Markdown or HTML, less those on the web."""
+    found = re.findall(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)", markdown) + re.findall(
+        r"<img[^>]*\bsrc=[\"']([^\"']+)", markdown
+    )
+    return [address for address in found if "://" not in address]
+
+
+def test_images_of_the_readme_are_there():
+    shown = images((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown and [address for address in shown if ROOT / address not in tracked()] == []
+
+
+def test_images_of_a_page_are_found():
+    page = '![a b](c/d.png) ![](e.svg "title") <img width="3" src="f.png"> ![](https://g.org/h.png) [i](j.png)'
+    assert images(page) == ["c/d.png", "e.svg", "f.png"]
+
+
+# ---- figures on record ---------------------------------------------------------------------------------------------
+
+RESULTS = {
+    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "results").glob("*.json"))
+}
+
+
+def outdated(results: dict, embedded: dict) -> list[str]:
+    """What is wrong with where a results file comes from: a shop that is another now, or code that is in no commit."""
+    complaints = []
+    if results["data"]["name"] == embedded["name"] and results["data"] != embedded:
+        complaints.append("measured on another embedded shop than today's (run: make bench)")
+    if results["commit"].endswith("+changes") and results["name"] != "chapters":  # refreshed before what it goes with
+        complaints.append("made by code that no commit has (commit, then run: make bench)")
+    return complaints
+
+
+@pytest.fixture(scope="module")
+def embedded() -> dict:
+    return evaluation.describe_data(shop.simulate(seed=0).receipts, "embedded shop")
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_figures_come_from_the_shop_of_today_and_from_a_commit(name, embedded):
+    assert RESULTS[name]["name"] == name
+    assert outdated(RESULTS[name], embedded) == []
+
+
+def test_figures_of_another_shop_or_of_no_commit_are_seen(embedded):
+    sound = {"name": "a", "data": embedded, "commit": "0123"}
+    assert outdated(sound, embedded) == []
+    assert len(outdated(sound | {"data": embedded | {"sha256": "0"}}, embedded)) == 1
+    assert len(outdated(sound | {"commit": "0123+changes"}, embedded)) == 1
+    assert outdated(sound | {"data": embedded | {"name": "Online Retail", "sha256": "0"}}, embedded) == []
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmark_says_how_it_is_used_and_make_bench_runs_it(script):
+    done = subprocess.run([sys.executable, str(script), "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "usage:" in done.stdout, done.stderr[-2000:]
+    assert f"python benchmarks/{script.name}" in "\n".join(bench())
+
+
+def bench(*arguments: str) -> list[str]:
+    """The commands that `make bench` would run, without its check of the interpreter."""
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "-n", "bench", *arguments], capture_output=True, text=True, check=True
+    )
+    return [line for line in done.stdout.splitlines() if "benchmarks/" in line or "recbook score" in line]
+
+
+def test_make_bench_measures_every_figure_on_record_and_takes_other_receipts():
+    said = "\n".join(bench("REAL=data.csv.gz"))
+    assert "online-retail" not in said and "score --data data.csv.gz" in said
+    usual = "\n".join(bench())
+    for name, results in RESULTS.items():
+        script, _, options = results["command"].partition(" --")
+        cut = options.partition("--cut ")[2]
+        assert name == "chapters" or (script in usual and cut in usual), results["command"]
 
 
 # ---- the package ---------------------------------------------------------------------------------------------------
@@ -234,3 +320,31 @@ def test_build_refuses_an_old_python(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0 and "Python 3.11 or newer" in done.stdout
     assert not (tmp_path / "venv").exists()
+
+
+def test_make_test_installs_what_tests_need_and_make_book_only_what_the_book_needs(tmp_path):
+    def installs(target: str) -> str:
+        command = ["make", "-C", str(ROOT), "-n", target, f"VENV={tmp_path / 'venv'}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return " ".join(re.findall(r"--editable '(.+?)'", done.stdout))
+
+    assert (installs("book"), installs("test"), installs("lab")) == (".[book]", ".[test]", ".[book]")
+
+
+@pytest.mark.parametrize(("needed", "code", "word"), [("1", 1, "error"), ("", 0, "skipped")])
+def test_a_missing_browser_fails_where_it_is_needed_and_skips_elsewhere(needed, code, word, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "first_page",
+        "tests/test_browser.py",
+    ]
+    surroundings = os.environ | {"PATH": str(tmp_path), "RECBOOK_NEEDS_BROWSER": needed}
+    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True)
+    assert (done.returncode, word in done.stdout, "no chromium" in done.stdout) == (code, True, True), done.stdout
+    assert "export RECBOOK_NEEDS_BROWSER=1" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
