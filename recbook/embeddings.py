@@ -204,8 +204,15 @@ def nearest(query: np.ndarray, codes: np.ndarray, vectors: np.ndarray, k: int = 
     """The k products whose vectors are most like the query's (d,): similarities indexed by code, highest first.
 
     `vectors` are unit rows (products, d), dense or sparse, in the order of `codes`; ties keep that order. Fewer than k
-    come back where fewer have anything in common with the query (a similarity above zero).
+    come back where fewer have anything in common with the query (a similarity above zero). ValueError: k < 1, codes not
+    as many as the vectors, a query of another length.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}: ask for at least one product")
+    if len(codes) != vectors.shape[0]:
+        raise ValueError(
+            f"{len(codes)} codes for {vectors.shape[0]} vectors: there must be one each, in the same order"
+        )
     query = np.asarray(query.todense() if sparse.issparse(query) else query).ravel()
     if query.shape != vectors.shape[1:]:
         raise ValueError(f"the query has {query.size} dimensions, the products have {vectors.shape[1]}")
@@ -236,9 +243,10 @@ def neighbours(vectors: np.ndarray, k: int = 10, block: int = 1024) -> np.ndarra
 def profile_scores(counts: sparse.csr_matrix, vectors: np.ndarray, sharpness: float = 1) -> np.ndarray:
     """How well each product's text fits what a shopper bought: (shoppers, products) float32, bigger is better.
 
-    The sum, over the distinct products that the shopper bought, of similarity to the power `sharpness`. At 1 this ranks
-    as the mean of the bought vectors does; the higher the power, the more the nearest bought product decides alone.
-    `counts` is (shoppers, products), `vectors` unit rows (products, d); similarities below zero count as none.
+    The sum, over the distinct products that the shopper bought, of similarity to the power `sharpness`. Similarities
+    below zero count as none; but for that, the sum at 1 ranks as the mean of the bought vectors does. The higher the
+    power, the more the nearest bought product decides alone. `counts` is (shoppers, products), `vectors` unit rows
+    (products, d).
     """
     similarity = vectors @ vectors.T
     similarity = similarity.toarray() if sparse.issparse(similarity) else similarity

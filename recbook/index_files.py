@@ -51,7 +51,7 @@ def load(path: str | Path, codes: Collection[str], vectors: np.ndarray) -> Produ
             _refuse_a_stranger(path, about, codes, vectors)
             with parts.open("index.faiss") as stream:
                 faiss_index = faiss.read_index(faiss.PyCallbackIOReader(stream.read))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, KeyError, AttributeError, json.JSONDecodeError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or no index ({error}): delete it and build the index again") from error
     return ProductIndex(pd.Index(about["codes"], dtype=object), faiss_index, about["recipe"], about["fingerprint"])
 

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbook.search import Hits, ProductIndex, search, vectors_of
+from recbook.search import Hits, ProductIndex, check_codes, search, vectors_of
 
 
 def by_text(
     index: ProductIndex, texts: list[str], encode: Callable[[list[str]], np.ndarray], k: int = 10, **options: Any
 ) -> Hits:
-    """The products nearest to texts; `encode` must be what made the index's vectors. Options: `search`'s."""
+    """The products nearest to texts; `encode` must be what made the index's vectors. Options: `search`'s.
+
+    TypeError: one string instead of a list of them.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, not one string: wrap it, by_text(index, [text], …)")
     return search(index, encode(list(texts)), k, **options)
 
 
@@ -27,12 +32,15 @@ def by_history(
 
     The query is the mean of their vectors; with several `interests`, the means of as many groups of them, and the
     answers take turns: the first of each group, largest group first, then the second of each. Products that the index
-    does not hold are left out, products bought are not answered. ValueError if none of `bought` is in the index.
+    does not hold are left out, products bought are not answered. ValueError if none of `bought` is in the index,
+    TypeError if `bought` or `among` is no list of codes.
     """
-    known = [code for code in dict.fromkeys(bought) if code in index.codes]
+    known = [code for code in dict.fromkeys(check_codes(bought, "bought")) if code in index.codes]
     if not known:
         raise ValueError(f"none of the {len(bought)} products bought is in the index: there is nothing to start from")
-    allowed = pd.Index(index.codes if among is None else list(among)).difference(known, sort=False)
+    allowed = pd.Index(index.codes if among is None else check_codes(among, "among"), dtype=object).difference(
+        known, sort=False
+    )
     means = interest_means(vectors_of(index, known), interests)
     hits = search(index, means, k, among=allowed)
     turns = pd.DataFrame({"code": hits.codes.T.ravel(), "score": hits.scores.T.ravel()})  # (means, k) -> rank by rank

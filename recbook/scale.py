@@ -11,8 +11,14 @@ from scipy import sparse
 
 
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
-    """The share of the true k nearest (queries, k) that are among the k found, in any order, over all queries."""
-    same = np.asarray(found)[:, :, None] == np.asarray(truth)[:, None, :]  # (queries, found, true)
+    """The share of the true k nearest (queries, k) that are among the k found, in any order, over all queries.
+
+    ValueError where the two are not of as many queries.
+    """
+    found, truth = np.asarray(found), np.asarray(truth)
+    if len(found) != len(truth):
+        raise ValueError(f"{len(found)} queries were answered, the truth is of {len(truth)}: compare the same ones")
+    same = found[:, :, None] == truth[:, None, :]  # (queries, found, true)
     return float(same.any(axis=1).mean())
 
 
@@ -42,9 +48,14 @@ def index_bytes(recipe: str, products: int, dimensions: int) -> int:
 
 
 def neighbour_distances(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Euclidean distances from each query (q, d) to its k nearest of the unit vectors (n, d), nearest first: (q, k)."""
+    """Euclidean distances from each query (q, d) to its k nearest of the unit vectors (n, d), nearest first: (q, k).
+
+    ValueError where there are fewer than k vectors.
+    """
     import faiss
 
+    if k > len(vectors):
+        raise ValueError(f"k is {k}, but there are only {len(vectors)} vectors")
     cosines, _ = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     return np.sqrt(np.maximum(2 - 2 * cosines.astype(float), 0))  # of unit vectors: |a - b|^2 = 2 - 2 a·b
 
@@ -53,11 +64,14 @@ def intrinsic_dimension(vectors: np.ndarray, sample: int = 1000, k: int = 20, se
     """In how many directions the data spreads around a point: the median over a sample of maximum-likelihood estimates.
 
     From the distances r_1 <= … <= r_k to a point's neighbours, 1 / mean(ln(r_k / r_i)). Uniform noise in d dimensions
-    gives about d, as long as d is small. Neighbours at distance zero are left out. Source: Levina and Bickel 2004.
+    gives about d, as long as d is small. Neighbours at distance zero are left out, so are points with fewer than two
+    others. Source: Levina and Bickel 2004.
     """
+    k = min(k, len(vectors) - 1)
     chosen = np.random.default_rng(seed).permutation(len(vectors))[:sample]
     distances = neighbour_distances(vectors, vectors[chosen], k + 1)[:, 1:]  # the first is the point itself
     distances[distances < 1e-3] = np.nan  # equal texts
+    distances = distances[np.isfinite(distances).sum(axis=1) > 1]
     logs = np.log(distances[:, -1:] / distances[:, :-1])
     return float(np.nanmedian(1 / np.nanmean(logs, axis=1)))
 

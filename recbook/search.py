@@ -72,8 +72,8 @@ def build(codes: Collection[str], vectors: np.ndarray, recipe: str = "Flat", thr
     """Train and fill a FAISS index of the products `codes`, whose unit vectors are the rows of `vectors` (n, d).
 
     `threads` are those of the build: with more than one, an HNSW's links depend on which thread comes first, so that
-    two builds differ. ValueError, with the first offender: codes that repeat, vectors that are not finite or not of
-    length 1, shapes that do not fit, a recipe that FAISS does not know or that needs more products to train on.
+    two builds differ. ValueError, with the first offender: codes that repeat or are no strings, vectors that are not
+    finite or not of length 1, shapes that do not fit, a recipe that FAISS does not know or that needs more products.
     """
     import faiss
 
@@ -101,6 +101,10 @@ def _checked_catalogue(codes: pd.Index, vectors: np.ndarray) -> np.ndarray:
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(codes) or not len(codes):
         raise ValueError(f"{len(codes)} codes need a vector each, (n, d) with n >= 1; the vectors are {vectors.shape}")
+    if wrong := [code for code in codes if not isinstance(code, str)]:
+        raise ValueError(
+            f"{len(wrong)} codes are not strings, the first {wrong[0]!r}: read StockCode as text (dtype=str)"
+        )
     if not codes.is_unique:
         raise ValueError(f"the code {codes[codes.duplicated()][0]!r} stands for more than one vector; keep one each")
     lengths = np.linalg.norm(vectors, axis=1)
@@ -152,7 +156,8 @@ def search(
 
     `among` are the codes that may be answered (None: all), such as `catalogue.query("price < 5").index`; codes that the
     index does not hold are left out. An empty `among` gives answers with no columns. Queries are scaled to length 1.
-    ValueError: k < 1, queries of another dimension, not finite, or zero.
+    ValueError: k < 1, queries of another dimension, not finite, or zero. TypeError: an `among` that is no list of
+    codes, such as one string, a table, or True and False for each product.
     """
     queries = _checked_queries(index, queries)
     if k < 1:
@@ -182,8 +187,19 @@ def _checked_queries(index: ProductIndex, queries: np.ndarray) -> np.ndarray:
 
 
 def _rows(index: ProductIndex, codes: Collection[str]) -> np.ndarray:
-    rows = index.codes.get_indexer(pd.Index(list(codes), dtype=object).unique())
+    listed = pd.Index(check_codes(codes, "among"), dtype=object)
+    rows = index.codes.get_indexer(listed.unique())
     return np.sort(rows[rows >= 0])
+
+
+def check_codes(codes: Collection[str], what: str) -> list[str]:
+    """The codes as a list; TypeError, naming the argument `what`, where they would match no product and say nothing."""
+    if isinstance(codes, str | pd.DataFrame):
+        raise TypeError(f"{what} must be a list of product codes, not one {type(codes).__name__}")
+    codes = list(codes)
+    if codes and not isinstance(codes[0], str):
+        raise TypeError(f"{what} must hold product codes, not {codes[0]!r}: of a table of products, pass the index")
+    return codes
 
 
 def _takes_filter(index: ProductIndex) -> bool:

@@ -1,6 +1,5 @@
 """The three ways from text to vectors against scikit-learn and transformers, and the cache of the catalogue."""
 
-import logging
 import multiprocessing
 import shutil
 import sys
@@ -219,7 +218,7 @@ def test_progress_bars_are_back_afterwards():
 
     transformers_logging.enable_progress_bar()
     em.encode(["mug"])
-    assert transformers_logging.is_progress_bar_enabled() and logging.getLogger().level != logging.CRITICAL
+    assert transformers_logging.is_progress_bar_enabled()
 
 
 # --- Neighbours, profiles, the map -------------------------------------------------------------------------------
@@ -249,6 +248,14 @@ def test_nearest_leaves_out_products_with_nothing_in_common():
 def test_nearest_refuses_a_query_of_another_model(vectors):
     with pytest.raises(ValueError, match="query has 3 dimensions, the products have 8"):
         em.nearest(np.ones(3), np.arange(50), vectors)
+
+
+@pytest.mark.parametrize(
+    "k, codes, message", [(0, 50, "k is 0"), (-1, 50, "k is -1"), (5, 49, "49 codes for 50 vectors")]
+)
+def test_nearest_refuses_what_it_would_answer_wrongly(vectors, k, codes, message):
+    with pytest.raises(ValueError, match=message):
+        em.nearest(vectors[0], np.arange(codes), vectors, k)
 
 
 @pytest.mark.parametrize("block", [1, 7, 50, 1000])

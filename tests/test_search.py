@@ -196,6 +196,8 @@ def test_equal_vectors_are_answered_in_catalogue_order():
         (["a", "b", "c"], np.vstack([VECTORS[:1], np.full((2, 32), np.nan)]), "2 vectors are not of length 1"),
         (["a", "b", "c"], np.vstack([VECTORS[:2], np.zeros((1, 32))]), "'c' (row 2, length 0)"),
         (["a"], VECTORS[0], "(n, d)"),
+        ([10002, 10080], VECTORS[:2], "2 codes are not strings, the first 10002"),
+        (["a", float("nan")], VECTORS[:2], "1 codes are not strings, the first nan"),
     ],
 )
 def test_a_bad_catalogue_is_refused_with_the_first_offender(codes, vectors, message):
@@ -232,6 +234,25 @@ def test_a_recipe_that_cannot_be_is_refused(recipe, message):
 def test_bad_questions_are_refused(indexes, asked, k, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         search.search(indexes["Flat"], asked, k)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["P0001", pd.Series([True] * len(CODES)), pd.DataFrame({"price": 1.0}, index=CODES), [1, 2]],
+    ids=["one string", "a mask", "a table", "numbers"],
+)
+def test_what_is_no_list_of_codes_is_refused_and_not_answered_with_nothing(indexes, wrong):
+    with pytest.raises(TypeError, match="among must"):
+        search.search(indexes["Flat"], ASKED, 3, among=wrong)
+    with pytest.raises(TypeError, match="among must"):
+        queries.by_history(indexes["Flat"], ["P0001"], among=wrong)
+    with pytest.raises(TypeError, match="bought must"):
+        queries.by_history(indexes["Flat"], wrong)
+
+
+def test_one_text_is_refused_and_not_read_letter_by_letter(indexes):
+    with pytest.raises(TypeError, match="not one string"):
+        queries.by_text(indexes["Flat"], "two", lambda texts: ASKED[: len(texts)])
 
 
 def test_the_length_of_a_query_does_not_matter(indexes):
@@ -328,6 +349,8 @@ def test_recall_by_hand():
     truth = np.array([["c", "a", "d"], ["z", "y", "x"]])
     assert scale.recall(found, truth) == pytest.approx(5 / 6)
     assert scale.recall(truth, truth) == 1 and scale.recall(found[:, :0], truth) == 0
+    with pytest.raises(ValueError, match="1 queries were answered, the truth is of 2"):
+        scale.recall(found[:1], truth)
 
 
 @pytest.mark.parametrize("dimension", [2, 5])
@@ -338,6 +361,18 @@ def test_intrinsic_dimension_of_a_plane_in_many_dimensions(dimension):
     turned = flat @ np.linalg.qr(rng.standard_normal((30, 30)))[0]
     rows = (turned / np.linalg.norm(turned, axis=1, keepdims=True)).astype(np.float32)
     assert scale.intrinsic_dimension(rows) == pytest.approx(dimension, rel=0.15)
+
+
+@pytest.mark.filterwarnings("error")
+def test_intrinsic_dimension_leaves_out_equal_texts_and_takes_a_tiny_catalogue():
+    line = np.column_stack([np.cos(angles := np.linspace(0, 0.5, 200)), np.sin(angles)]).astype(np.float32)
+    alone = scale.intrinsic_dimension(line)
+    assert alone == pytest.approx(1, rel=0.2)
+    with_equals = np.vstack([line, np.repeat([[0, -1]], 40, axis=0)]).astype(np.float32)
+    assert scale.intrinsic_dimension(with_equals) == pytest.approx(alone, rel=0.05)
+    assert np.isfinite(scale.intrinsic_dimension(line[:4]))
+    with pytest.raises(ValueError, match="only 4 vectors"):
+        scale.neighbour_distances(line[:4], line, 5)
 
 
 def test_neighbour_distances_are_euclidean():
@@ -397,13 +432,13 @@ def test_one_changed_bit_of_one_vector_changes_the_fingerprint():
     )
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "empty", "text", "part missing"])
+@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "empty", "text", "part missing", "a list"])
 def test_a_damaged_file_is_named(indexes, tmp_path, damage):
     path = index_files.save(indexes["IVF16,Flat"], tmp_path / "shop.index")
     content = path.read_bytes()
-    if damage == "part missing":
+    if damage in ("part missing", "a list"):
         with zipfile.ZipFile(path, "w") as parts:
-            parts.writestr("catalogue.json", json.dumps({"format": 1}))
+            parts.writestr("catalogue.json", json.dumps({"format": 1} if damage == "part missing" else ["a"]))
     else:
         flipped = bytearray(content)
         flipped[len(content) // 2] ^= 1
