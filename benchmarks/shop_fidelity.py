@@ -73,7 +73,7 @@ def gini(counts: np.ndarray) -> float:
 def ranking(clean: pd.DataFrame) -> pd.DataFrame:
     """NDCG@10 of every baseline at the default cut, long form."""
     board = evaluation.scoreboard(evaluation.next_basket(clean, evaluation.default_cut(clean)), baselines.METHODS)
-    return board[board["metric"] == "ndcg@10"]
+    return board.loc[board["metric"] == "ndcg@10", ["method", "split", "metric", "value", "low", "high", "n"]]
 
 
 def agreement(one: pd.DataFrame, other: pd.DataFrame, part: str) -> float:
