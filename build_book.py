@@ -291,7 +291,7 @@ def shop_tables() -> dict[str, str]:
             [[fact, *(short(of[log]) if log in of else "" for log in logs)] for fact, of in facts.items()],
         ),
         "shop methods": table(
-            ["`NDCG@10`", *(f"{log}, {part}" for log, part in columns)],
+            ["`NDCG@10`", *(f"{'real' if log == logs[0] else 'shop'}, {part}" for log, part in columns)],
             [[method, *(f"{of[column]:.3f}" for column in columns)] for method, of in methods.items()],
         ),
         "shop tau": table(
