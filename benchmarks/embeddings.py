@@ -186,7 +186,7 @@ def main() -> None:
     data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
     rows = measure(receipts.clean(raw).receipts, workshop.the_shop().products if embedded else None)
     print(pd.DataFrame(rows).round(3).astype(object).fillna("").to_string(index=False))
-    name = re.sub(r"[^a-z0-9]+", "-", data["name"].lower())
+    name = evaluation.slug(data["name"])
     command = f"python benchmarks/embeddings.py --data {'embedded' if embedded else name}"
     seconds = time.perf_counter() - start
     path = evaluation.save_results(f"embeddings_{name}", rows, command=command, data=data, seconds=seconds)

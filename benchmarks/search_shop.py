@@ -6,7 +6,6 @@ writes results/search_<name of the data>.json in about a minute. `--data`: what 
 """
 
 import argparse
-import re
 import time
 
 import faiss
@@ -106,7 +105,7 @@ def main() -> None:
     rows = speed(codes, vectors) + filters(codes, vectors, catalogue["price"]) + histories(clean)
     rows.append({"method": "catalogue", "metric": "intrinsic dimension", "value": scale.intrinsic_dimension(vectors)})
     print(pd.DataFrame(rows).round(3).astype(object).fillna("").to_string(index=False))
-    name = re.sub(r"[^a-z0-9]+", "-", data["name"].lower())
+    name = evaluation.slug(data["name"])
     command = f"python benchmarks/search_shop.py --data {'embedded' if embedded else name}"
     seconds = time.perf_counter() - start
     path = evaluation.save_results(f"search_{name}", rows, command=command, data=data, seconds=seconds)

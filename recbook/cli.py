@@ -160,15 +160,11 @@ def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
     return shlex.join(words)
 
 
-def _slug(name: str) -> str:
-    """A data set's name as part of a file's: "Online Retail" gives online-retail, my_shop.csv.gz gives my-shop."""
-    stem = re.sub(r"(\.(csv|txt|xlsx|parquet|gz|zip))+$", "", name.lower())
-    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "receipts"
-
-
 def _name(data: str, cut: pd.Timestamp, usual: pd.Timestamp) -> str:
     """The results' name: the headline's where the cut is the usual one, or with the date, so as not to overwrite it."""
-    return f"scoreboard_{_slug(data)}" + ("" if cut == usual else f"_{cut:%Y-%m-%d}")
+    from recbook import evaluation
+
+    return f"scoreboard_{evaluation.slug(data)}" + ("" if cut == usual else f"_{cut:%Y-%m-%d}")
 
 
 def _say(message: str) -> None:

@@ -21,6 +21,7 @@ from recbook.records import has_results as has_results
 from recbook.records import load_results as load_results
 from recbook.records import results_path as results_path
 from recbook.records import save_results as save_results
+from recbook.records import slug as slug
 
 PARTS = ("all", "repeat", "explore")
 

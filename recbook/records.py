@@ -18,6 +18,12 @@ PACKAGE = Path(__file__).resolve().parent
 ONLINE_RETAIL = "9254c05fc41baebc83d2ce37e0843e7cff7cb6ed3f9defdac9dcc82985a8b741"  # fingerprint of its raw receipts
 
 
+def slug(name: str) -> str:
+    """A data set's name as part of a file's: "Online Retail" gives online-retail, my_shop.csv.gz gives my-shop."""
+    stem = re.sub(r"(\.(csv|txt|xlsx|parquet|gz|zip))+$", "", name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "receipts"
+
+
 def describe_data(raw: pd.DataFrame, source: str | Path) -> dict:
     """What a results file says of its data: name, sha256 (fingerprint of the raw receipts) and rows.
 

@@ -44,7 +44,7 @@ class Shop:
     receipts: raw receipts in the eight columns, as `recbook.receipts.load` returns them.
     products: the true catalogue, indexed by code: `assortment.products`, and `launched` (date), `quality` (log scale).
     shoppers: indexed by customer number: country, department (the favourite), budget (pounds a product), loyalty (share
-        of a basket bought again), basket_size (products), joined (date).
+        of a basket bought again), basket_size (products), invoices (visits intended), joined (date).
     affinity: float32 (shoppers, products), how much each shopper likes each product, on a log scale.
     season: float32 (13 months, products), what the time of year adds on the same scale.
     """
@@ -93,7 +93,7 @@ class Shop:
 def simulate(seed: int = 0, lines: int = 60_000) -> Shop:
     """A shop with about `lines` lines of messy receipts, the same for the same seed; its catalogue has 900 products.
 
-    Shoppers and invoices grow with `lines`; at the default there are about 500 shoppers. Takes a few seconds.
+    Shoppers and invoices grow with `lines`; at the default there are about 500 shoppers. Takes about a second.
     """
     if lines < 2_000:
         raise ValueError(f"lines={lines}: a shop needs at least 2,000 lines to have shoppers who come back")
@@ -145,12 +145,10 @@ def _affinity(products: pd.DataFrame, shoppers: pd.DataFrame, rng: np.random.Gen
 
     A product's place in taste space is its kind's, its theme's and its colour's, and a part that no text tells.
     """
+    attributes = {"group": 0.8, "kind": 0.7, "theme": 0.9, "colour": 0.3}
     place = sum(
-        weight * rng.standard_normal((values.nunique(), TASTE))[pd.factorize(values)[0]]
-        for weight, values in [(0.8, products["group"]), (0.7, products["kind"]), (0.9, products["theme"])]
-    )
-    place = (
-        place + 0.3 * rng.standard_normal((products["colour"].nunique(), TASTE))[pd.factorize(products["colour"])[0]]
+        weight * rng.standard_normal((products[name].nunique(), TASTE))[pd.factorize(products[name])[0]]
+        for name, weight in attributes.items()
     )
     place = place + 0.45 * rng.standard_normal((len(products), TASTE))
     taste = rng.standard_normal((len(shoppers), TASTE))
@@ -223,9 +221,8 @@ def _sales(products, shoppers, affinity, season, invoices, rng) -> pd.DataFrame:
         age = day - launched
         level = quality + season[_month(row.date)] + 0.4 * np.exp(-np.maximum(age, 0) / 30) * (launched > 0)
         level = np.where(age >= 0, level, -np.inf)
-        size = max(
-            1, round(sizes[row.shopper] * (GUEST_SIZE if row.guest else 1) * np.exp(0.55 * rng.standard_normal()))
-        )
+        usual = sizes[row.shopper] * (GUEST_SIZE if row.guest else 1)
+        size = max(1, round(usual * np.exp(0.55 * rng.standard_normal())))
         memory = past[row.shopper] * (not row.guest) * np.exp(-(day - last[row.shopper]) / MEMORY)
         size = 1 if rng.random() < SINGLES and not row.guest else min(size, 200)
         basket = _basket(size, loyalty[row.shopper], memory, level, affinity[row.shopper], completes, rng)

@@ -389,3 +389,11 @@ def test_data_goes_by_its_content_or_its_own_name(tmp_path):
     frame = pd.DataFrame({"InvoiceNo": ["1"]})
     described = evaluation.describe_data(frame, tmp_path / "till.csv")
     assert described["name"] == "till.csv" and described["rows"] == 1 and len(described["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    "name, slug",
+    [("Online Retail", "online-retail"), ("my_shop.csv.gz", "my-shop"), ("Été 2011.XLSX", "t-2011"), ("…", "receipts")],
+)
+def test_a_name_as_part_of_a_files_name(name, slug):
+    assert evaluation.slug(name) == slug
