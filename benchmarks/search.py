@@ -26,7 +26,7 @@ import faiss
 import numpy as np
 import pandas as pd
 
-from recbook import embeddings, evaluation, scale, search, workshop
+from recbook import artifacts, embeddings, evaluation, scale, search
 
 QUERIES, K, THREADS, SEED = 1_000, 10, 2, 0
 FLAT_BATCHES = (32, 128, 1_000)  # queries a call
@@ -56,11 +56,10 @@ def descriptions() -> list[str]:
 
 def encoded(texts: list[str]) -> np.ndarray:
     """The texts' vectors, kept between runs."""
-    return workshop.artifact(
+    return artifacts.artifact(
         "search-texts",
         {"texts": digest(texts), "model": embeddings.PACKAGED, "weights": embeddings.WEIGHTS_SHA256},
-        build=lambda: embeddings.encode(texts),
-        save=lambda vectors, folder: np.save(folder / "vectors.npy", vectors, allow_pickle=False),
+        make=lambda folder: np.save(folder / "vectors.npy", embeddings.encode(texts), allow_pickle=False),
         load=lambda folder: np.load(folder / "vectors.npy", allow_pickle=False),
     )
 

@@ -1,44 +1,30 @@
 """What a chapter needs from earlier ones: load the artifact if it is there and fits, build it if not, and say so.
 
 `RECBOOK_DATA` names the receipts (unset: the embedded shop; a path; or `online-retail`), `RECBOOK_HOME` the folder that
-keeps artifacts (unset: the user's cache). Receipts of another shop may need `RECBOOK_PRODUCT_CODE`, a regular
-expression of what its product codes look like (unset: `receipts.PRODUCT_CODE`), and `RECBOOK_DATE_FORMAT`, how its
-dates are written, such as `%d/%m/%Y %H:%M` (unset: found out from the dates).
-
-An artifact is a folder named after what made it, so a stale one is never loaded; it is written beside its place and
-renamed into it, so half of one is never there.
+keeps artifacts (unset: the user's cache), `RECBOOK_SCALE` the size of the language model: `laptop` (unset), `colab` or
+`full`. Receipts of another shop may need `RECBOOK_PRODUCT_CODE`, a regular expression of what its product codes look
+like (unset: `receipts.PRODUCT_CODE`), and `RECBOOK_DATE_FORMAT`, how its dates are written, such as `%d/%m/%Y %H:%M`
+(unset: found out from the dates).
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
-import tempfile
-import time
-import warnings
-from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from recbook import evaluation, shop
 from recbook import receipts as rc
-from recbook import shop
+from recbook.artifacts import artifact, digest, home
 from recbook.embeddings import PACKAGED, WEIGHTS_SHA256, encode
 
 EMBEDDED = "embedded shop"  # the name of the data where RECBOOK_DATA is unset
 SEED = 0  # of the embedded shop that the book shows
-
-
-def home() -> Path:
-    """The folder that keeps artifacts: RECBOOK_HOME, or the user's cache folder."""
-    with warnings.catch_warnings():  # pooch imports tqdm.auto, which warns in a notebook without ipywidgets
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        import pooch
-
-    return Path(os.environ.get("RECBOOK_HOME") or pooch.os_cache("recbook"))
 
 
 def data_name() -> str:
@@ -91,64 +77,115 @@ def embeddings(model: str = PACKAGED) -> tuple[np.ndarray, np.ndarray]:
     vectors = artifact(
         "embeddings",
         made_of,
-        build=lambda: encode(list(texts.values()), model),
-        save=lambda vectors, folder: np.save(folder / "vectors.npy", vectors, allow_pickle=False),
+        make=lambda folder: np.save(folder / "vectors.npy", encode(list(texts.values()), model), allow_pickle=False),
         load=lambda folder: np.load(folder / "vectors.npy", allow_pickle=False),
     )
     return np.array(list(texts), dtype=str), vectors
 
 
-def artifact(
-    name: str, made_of: dict[str, Any], build: Callable[[], Any], save: Callable[[Any, Path], None], load: Callable
-) -> Any:
-    """Load the artifact `name` that was made of `made_of`, or build it, keep it, and say how long that took.
+# --- The language model of Part II -------------------------------------------------------------------------------
 
-    `made_of` is JSON-able and names everything that decides the content (fingerprints of data, settings, version of the
-    format). `save(thing, folder)` and `load(folder)` write and read it. A damaged artifact is named, and rebuilt.
+WORDS = 2048  # tokens at most that are learned from the shop's text
+# How the language model is trained at each scale: a minute or two on two cores, minutes on one T4, on one large GPU.
+TRAINING = {
+    "laptop": dict(steps=400, batch=32, warmup=40, evaluate_every=50, save_every=100),
+    "colab": dict(steps=2000, batch=64, warmup=200, evaluate_every=200, save_every=200),
+    "full": dict(steps=4000, batch=128, warmup=400, evaluate_every=200, save_every=400, compile=True),
+}
+SOME_BLOCKS = 128  # windows of the validation text that are looked at while training goes on
+
+
+def model_scale() -> str:
+    """The scale that RECBOOK_SCALE names; ValueError if there is none of that name."""
+    name = os.environ.get("RECBOOK_SCALE") or "laptop"
+    if name not in TRAINING:
+        raise ValueError(f"RECBOOK_SCALE is {name!r}; the scales are {', '.join(TRAINING)}")
+    return name
+
+
+def known_receipts() -> pd.DataFrame:
+    """The cleaned receipts before the cut: all that a model may learn from."""
+    receipts = cleaned().receipts
+    return receipts[receipts["date"] < evaluation.default_cut(receipts)]
+
+
+def vocabulary():
+    """The shop's `tokens.Vocabulary`: its text (GPT-2's at full scale), and a token for every product sold so far."""
+    from recbook import documents, tokens
+
+    receipts, gpt2 = known_receipts(), model_scale() == "full"
+    made_of = {"receipts": rc.fingerprint(receipts), "gpt2": gpt2, "words": WORDS, "code": _code(documents, tokens)}
+
+    def make(folder):
+        ranks = tokens.gpt2_ranks() if gpt2 else tokens.learn(documents.texts(receipts), WORDS)
+        tokens.Vocabulary(ranks, tuple(sorted(receipts["code"].unique()))).save(folder / "vocabulary.json")
+
+    return artifact("vocabulary", made_of, make, load=lambda folder: tokens.Vocabulary.load(folder / "vocabulary.json"))
+
+
+def token_files() -> tuple[np.ndarray, np.ndarray]:
+    """What the language model reads, as memory-mapped ids: to learn from, (tokens,), and to be judged on, (tokens,).
+
+    To learn from: cards, baskets and narratives of the receipts before the cut, shuffled. To be judged on: the baskets
+    after it.
     """
-    fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-    folder = home() / f"{name}-{fingerprint[:16]}"
-    if folder.exists():
-        try:
-            _verify(folder)
-            thing = load(folder)
-            print(f"{name}: loaded from the cache")
-            return thing
-        except Exception as error:
-            print(f"{name}: the kept copy {folder.name} is damaged ({error}); building it again")
-            shutil.rmtree(folder, ignore_errors=True)  # another process may be removing it too
-    print(f"{name}: building …", end=" ", flush=True)
-    start = time.perf_counter()
-    thing = build()
-    print(f"done in {time.perf_counter() - start:.0f} s")
-    keep(thing, folder, save, made_of)
-    return thing
+    from recbook import documents
+    from recbook import token_files as tf
+
+    known, names = known_receipts(), vocabulary()
+    later = cleaned().receipts.drop(known.index)
+    receipts = [rc.fingerprint(known), rc.fingerprint(later)]
+    made_of = {"receipts": receipts, "vocabulary": names.fingerprint, "code": _code(documents, tf)}
+
+    def make(folder):
+        kinds = (documents.cards, documents.baskets, documents.narratives)
+        read = [document for kind in kinds for document in kind(known, names)]
+        order = np.random.default_rng(SEED).permutation(len(read))
+        tf.write(folder / "train.tokens", (read[place] for place in order), names)
+        tf.write(folder / "validation.tokens", documents.baskets(later, names), names)
+
+    def load(folder):
+        return tf.read(folder / "train.tokens", names), tf.read(folder / "validation.tokens", names)
+
+    return artifact("token files", made_of, make, load)
 
 
-def keep(thing: Any, folder: Path, save: Callable[[Any, Path], None], made_of: dict[str, Any]) -> None:
-    """Write an artifact beside its place, with a manifest of its files' checksums, and rename it into place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        save(thing, beside)
-        files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-        (beside / "manifest.json").write_text(json.dumps({"made_of": made_of, "files": files}, indent=1))
-        try:
-            beside.rename(folder)
-        except OSError:  # another process was first, with the same content
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+def language_model():
+    """The GPT of the shop's scale, trained on its documents, in evaluation mode, and its metrics as it learned.
+
+    Killed while it learns, it goes on where it was the next time. On the GPU where there is one.
+    """
+    import torch
+
+    from recbook import checkpoints, gpt, losses, training
+    from recbook import token_files as tf
+
+    learn, judge = token_files()
+    config = gpt.Config(len(vocabulary()), **gpt.PRESETS[model_scale()])
+    settings = training.Settings(seed=SEED, **TRAINING[model_scale()])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    made_of = {
+        "text": [hashlib.sha256(np.ascontiguousarray(ids)).hexdigest() for ids in (learn, judge)],
+        "config": asdict(config), "settings": asdict(settings),
+        "code": _code(gpt, losses, training, tf),
+    }  # fmt: skip
+
+    def make(folder):
+        run = home() / f"training-{digest(made_of)[:16]}"
+        model = gpt.GPT(config, seed=SEED).to(device)
+        data = tf.Windows(learn, config.context)
+        some = tf.Windows(judge[: SOME_BLOCKS * config.context + 1], config.context)
+        metrics = training.train(model, data, settings, run, validate=lambda m: training.validation_loss(m, some))
+        checkpoints.save_model(model, folder)
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        shutil.rmtree(run)
+
+    def load(folder):
+        return checkpoints.load_model(folder).to(device).eval(), json.loads((folder / "metrics.json").read_text())
+
+    return artifact("language model", made_of, make, load)
 
 
-def _verify(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, digest in manifest["files"].items():
-        if _sha256(folder / name) != digest:
-            raise ValueError(f"{name} does not have the checksum that its manifest states")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _code(*modules) -> str:
+    """A hash of the modules' source: what they make counts as made by them as they are."""
+    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()

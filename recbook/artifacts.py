@@ -1,0 +1,83 @@
+"""Artifacts: what took long to make, kept on disk whole or not at all, and never loaded for anything else.
+
+An artifact is a folder named after what made it, so a stale one is never loaded; it is written beside its place and
+renamed into it, so half of one is never there; a manifest holds its files' checksums, so a damaged one is found out.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def home() -> Path:
+    """The folder that keeps artifacts: RECBOOK_HOME, or the user's cache folder."""
+    with warnings.catch_warnings():  # pooch imports tqdm.auto, which warns in a notebook without ipywidgets
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import pooch
+
+    return Path(os.environ.get("RECBOOK_HOME") or pooch.os_cache("recbook"))
+
+
+def artifact(name: str, made_of: dict[str, Any], make: Callable[[Path], Any], load: Callable[[Path], Any]) -> Any:
+    """Load the artifact `name` that was made of `made_of`, or make it, keep it, and say how long that took.
+
+    `made_of` is JSON-able and names everything that decides the content (fingerprints of data, settings, version of the
+    format). `make(folder)` writes it into an empty folder, `load(folder)` reads it. A damaged artifact is named, and
+    made again.
+    """
+    folder = home() / f"{name.replace(' ', '-')}-{digest(made_of)[:16]}"
+    if folder.exists():
+        try:
+            _verify(folder)
+            thing = load(folder)
+            print(f"{name}: loaded from the cache")
+            return thing
+        except Exception as error:
+            print(f"{name}: the kept copy {folder.name} is damaged ({error}); building it again")
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be removing it too
+    print(f"{name}: building …", flush=True)
+    start = time.perf_counter()
+    keep(folder, make, made_of)
+    print(f"{name}: built in {time.perf_counter() - start:.0f} s")
+    return load(folder)
+
+
+def digest(made_of: dict[str, Any]) -> str:
+    """The sha256 of what something is made of."""
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> None:
+    """Make an artifact beside its place, with a manifest of its files' checksums, and rename it into place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        make(beside)
+        files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
+        (beside / "manifest.json").write_text(json.dumps({"made_of": made_of, "files": files}, indent=1))
+        try:
+            beside.rename(folder)
+        except OSError:  # another process was first, with the same content
+            if not folder.exists():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _verify(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, digest in manifest["files"].items():
+        if _sha256(folder / name) != digest:
+            raise ValueError(f"{name} does not have the checksum that its manifest states")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,92 @@
+"""Artifacts are whole, fit what made them, or are made again."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from recbook import artifacts
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECBOOK_HOME", str(tmp_path / "home"))
+
+
+def write(folder, text="hello"):
+    (folder / "text.txt").write_text(text)
+
+
+def load(folder):
+    return (folder / "text.txt").read_text()
+
+
+def make(made_of, content="hello", name="greeting"):
+    built = []
+
+    def write_once(folder):
+        built.append(1)
+        write(folder, content)
+
+    return artifacts.artifact(name, made_of, write_once, load), len(built)
+
+
+def folders():
+    return sorted(path.name for path in artifacts.home().iterdir())
+
+
+def test_built_once_then_loaded(capsys):
+    assert make({"a": 1}) == ("hello", 1)
+    assert "building" in capsys.readouterr().out
+    assert make({"a": 1}, "not used") == ("hello", 0)
+    assert "loaded from the cache" in capsys.readouterr().out
+
+
+def test_made_of_something_else_is_built_again():
+    make({"a": 1})
+    assert make({"a": 2}, "other") == ("other", 1)
+    assert make({"a": 1}) == ("hello", 0)  # and the first is still there
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing file", "missing manifest", "broken manifest"])
+def test_damage_is_named_and_mended(damage, capsys):
+    make({"a": 1})
+    (folder,) = artifacts.home().iterdir()
+    if damage == "changed":
+        (folder / "text.txt").write_text("hellp")
+    elif damage == "missing file":
+        (folder / "text.txt").unlink()
+    elif damage == "missing manifest":
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "manifest.json").write_text('{"files"')
+    assert make({"a": 1}) == ("hello", 1)
+    assert f"the kept copy {folder.name} is damaged" in capsys.readouterr().out
+    assert make({"a": 1}) == ("hello", 0)
+
+
+def test_what_fails_half_way_leaves_nothing():
+    def fail(folder):
+        write(folder)
+        raise RuntimeError("no space")
+
+    with pytest.raises(RuntimeError, match="no space"):
+        artifacts.artifact("greeting", {}, fail, load)
+    assert folders() == []
+
+
+def test_the_manifest_says_what_it_was_made_of():
+    make({"texts": "abc", "model": "minilm"})
+    (folder,) = artifacts.home().iterdir()
+    assert json.loads((folder / "manifest.json").read_text())["made_of"] == {"texts": "abc", "model": "minilm"}
+
+
+def _write(number):
+    return artifacts.artifact("greeting", {"a": 1}, write, load)
+
+
+def test_writers_at_the_same_time_leave_one_whole_artifact():
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert pool.map(_write, range(12)) == ["hello"] * 12
+    assert len(folders()) == 1
+    assert make({"a": 1}) == ("hello", 0)
