@@ -53,6 +53,12 @@ bench: $(BOOK)
 	$(BIN)/python benchmarks/search_shop.py --data embedded
 	$(BIN)/python benchmarks/search_shop.py --data $(REAL)
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/tokens.py --data embedded
+	$(BIN)/python benchmarks/tokens.py --data $(REAL)
+	$(BIN)/python benchmarks/language_model.py --data embedded
+	$(BIN)/python benchmarks/language_model.py --data $(REAL)
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/generation.py
 
 lock: $(BOOK)
 	@$(BIN)/python build_book.py lock

@@ -26,8 +26,9 @@ MODULES = sorted((ROOT / "recbook").rglob("*.py"))
 # Ground floor first, as DESIGN has it; a part of a subject stands before the module that gives it to the reader.
 ORDER = """
     assortment mess response shop columns sources receipts records metrics intervals evaluation page baselines
-    embeddings search queries index_files scale tokens gpt training generation baskets lora quantization reranking
-    narratives distillation recommender workshop cli
+    embeddings search queries index_files scale tokens documents token_files losses sizes gpt devices recipe
+    checkpoints progress tracking training sampling generation baskets lora quantization reranking narratives
+    distillation recommender artifacts workshop cli
 """.split()
 HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}
 
@@ -107,7 +108,7 @@ def test_environment_yml_asks_for_what_the_project_asks_for():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     packages = next(entry["pip"] for entry in environment if isinstance(entry, dict))
     extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + extras["receipts"] + extras["embeddings"] + extras["search"] + extras["book"]
+    wanted = {line for name in extras if name != "test" for line in extras[name]} | set(PROJECT["dependencies"])
     assert sorted(packages) == sorted([line for line in wanted if not line.startswith("recbook[")] + ["-e ."])
     assert f"python{PROJECT['requires-python']}" in environment
 

@@ -1,14 +1,18 @@
 """The chapters' data follows RECBOOK_DATA, and what they need of earlier ones is made once."""
 
-import pytest
+import re
 
-from recbook import receipts, shop, workshop
+import pandas as pd
+import pytest
+import torch
+
+from recbook import artifacts, evaluation, gpt, receipts, shop, token_files, training, workshop
 
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("RECBOOK_HOME", str(tmp_path / "home"))
-    for name in ("RECBOOK_DATA", "RECBOOK_PRODUCT_CODE", "RECBOOK_DATE_FORMAT"):
+    for name in ("RECBOOK_DATA", "RECBOOK_PRODUCT_CODE", "RECBOOK_DATE_FORMAT", "RECBOOK_SCALE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -45,3 +49,91 @@ def test_cleaned_receipts_are_kept_until_the_data_or_how_to_read_them_change(mon
 def test_changing_the_raw_receipts_does_not_change_the_shop():
     del workshop.raw_receipts()["Country"]
     assert "Country" in workshop.raw_receipts()
+
+
+# ---- the language model, in a shop and at a size that are small -----------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A few hundred lines, a model of two narrow layers, six steps."""
+    raw = workshop.raw_receipts()
+    raw[raw["CustomerID"].isin(raw["CustomerID"].dropna().unique()[:25])].to_csv(tmp_path / "mine.csv", index=False)
+    monkeypatch.setenv("RECBOOK_DATA", str(tmp_path / "mine.csv"))
+    monkeypatch.setitem(gpt.PRESETS, "laptop", dict(context=32, layers=2, heads=2, width=16))
+    plan = dict(steps=6, batch=4, warmup=2, evaluate_every=2, save_every=1)
+    monkeypatch.setitem(workshop.TRAINING, "laptop", plan)
+    return plan
+
+
+def built(capsys) -> set[str]:
+    """What the workshop said it was building since the last call."""
+    return {line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if line.endswith("building …")}
+
+
+def test_a_model_learns_from_what_was_before_the_cut_and_is_judged_on_what_came_after(tiny):
+    names, (learn, judge) = workshop.vocabulary(), workshop.token_files()
+    cut = evaluation.default_cut(workshop.cleaned().receipts)
+    known = workshop.known_receipts()
+    assert known["date"].max() < cut and set(names.products) == set(known["code"])
+
+    def days(ids):
+        texts = names.decode(ids).split("<|end|>")
+        return pd.to_datetime([re.match(r"<\|basket\|> ([^,]+),", t).group(1) for t in texts if t[:10] == "<|basket|>"])
+
+    assert days(learn).max() < cut <= days(judge).min()
+    later = workshop.cleaned().receipts.drop(known.index)
+    assert len(days(learn)) == known["invoice"].nunique() and len(days(judge)) == later["invoice"].nunique()
+    kinds = pd.Series(names.decode(learn).split("<|end|>")[:-1]).str.extract(r"^<\|(\w+)\|>")[0].value_counts()
+    assert (
+        kinds["product"] == workshop.CARDS * known["code"].nunique() and kinds["shopper"] >= known["customer"].nunique()
+    )
+    assert "<|product|>" not in names.decode(judge) and "<|shopper|>" not in names.decode(judge)
+
+
+def test_the_language_model_is_built_once_and_again_when_it_should_be_another(tiny, capsys, monkeypatch):
+    model, metrics = workshop.language_model()
+    assert built(capsys) == {"vocabulary", "token files", "language model"}
+    assert [line["step"] for line in metrics] == [2, 4, 6] and not model.training
+    assert all(line["validation_loss"] > 0 for line in metrics)
+    again, same = workshop.language_model()
+    assert built(capsys) == set() and same == metrics
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not list(artifacts.home().glob("training-*[!k]"))  # the run's own checkpoints are gone, its lock may stay
+    monkeypatch.setitem(tiny, "steps", 8)
+    other, metrics = workshop.language_model()
+    assert built(capsys) == {"language model"} and metrics[-1]["step"] == 8
+
+
+def test_a_model_whose_training_was_cut_off_goes_on_and_ends_the_same(tiny, monkeypatch, tmp_path):
+    whole, _ = workshop.language_model()
+    monkeypatch.setenv("RECBOOK_HOME", str(tmp_path / "other"))
+    batch, seen = token_files.Windows.batch, []
+
+    def fails_at_step_three(self, step, size, seed=0):
+        seen.append(step)
+        if seen == [0, 1, 2, 3]:
+            raise KeyboardInterrupt
+        return batch(self, step, size, seed)
+
+    monkeypatch.setattr(token_files.Windows, "batch", fails_at_step_three)
+    with pytest.raises(KeyboardInterrupt):
+        workshop.language_model()
+    resumed, metrics = workshop.language_model()
+    assert seen == [0, 1, 2, 3, 3, 4, 5] and [line["step"] for line in metrics] == [2, 4, 6]
+    pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_an_unknown_scale_is_refused(monkeypatch):
+    monkeypatch.setenv("RECBOOK_SCALE", "huge")
+    with pytest.raises(ValueError, match="RECBOOK_SCALE is 'huge'; the scales are laptop, colab, full"):
+        workshop.model_scale()
+
+
+def test_every_scale_has_a_shape_a_plan_and_rates():
+    scales = set(gpt.PRESETS)
+    assert set(workshop.TRAINING) == set(workshop.WITH_MUON) == set(workshop.WITHOUT) == scales
+    for scale in scales:
+        for rates in (workshop.WITH_MUON[scale], {"learning_rate": workshop.WITHOUT[scale]}):
+            training.Settings(**workshop.TRAINING[scale], **rates)

@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-CHAPTERS = {1: "cleaning", 2: "baselines", 3: "embeddings", 4: "faiss"}  # number -> file in this folder
+CHAPTERS = dict(  # number -> file in this folder
+    enumerate(["cleaning", "baselines", "embeddings", "faiss", "tokens", "gpt", "training", "generation"], start=1)
+)
 
 
 @dataclass(frozen=True)
