@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -29,11 +30,8 @@ def track_with_mlflow(
     last = int(run.data.metrics.get("step", 0))
 
     def track(figures: dict) -> None:
-        if figures["step"] <= last:  # told before the run was interrupted
-            return
-        numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
-        for key, value in numbers.items():
-            client.log_metric(run.info.run_id, key, value, step=figures["step"])
+        if figures["step"] > last:  # else told before the run was interrupted
+            client.log_batch(run.info.run_id, _metrics(figures))  # in one piece: a kill leaves no half of a step
         if figures["step"] == settings.steps:
             client.set_terminated(run.info.run_id)
 
@@ -59,6 +57,13 @@ def history(folder: str | Path, name: str, metric: str, experiment: str = "recbo
         raise KeyError(f"no run is called {name!r} in {Path(folder) / 'mlflow.db'}")
     points = client.get_metric_history(found[0].info.run_id, metric)
     return pd.Series({point.step: point.value for point in points}, name=metric).sort_index()
+
+
+def _metrics(figures: dict) -> list:
+    from mlflow.entities import Metric
+
+    now, step = int(time.time() * 1000), figures["step"]  # milliseconds
+    return [Metric(key, value, now, step) for key, value in figures.items() if isinstance(value, int | float)]
 
 
 def _store(folder: str | Path, experiment: str):

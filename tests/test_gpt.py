@@ -260,6 +260,18 @@ def test_with_the_cache_logits_are_those_without_at_every_position(model, chunks
         torch.testing.assert_close(logits[row, start:], expected[row], atol=1e-5, rtol=1e-5)
 
 
+def test_what_the_cache_lets_each_position_see():
+    cache = gpt.Cache(SMALL, 2)
+    assert cache.visible(5) is None  # "all before it" is the model's own rule
+    cache.length = 2
+    assert cache.visible(1) is None  # the last position sees everything
+    assert cache.visible(2).squeeze().tolist()[0] == [[True, True, True, False], [True] * 4]
+    cache.length, cache.start = 0, torch.tensor([2, 0])
+    padded, whole = cache.visible(3).squeeze().int().tolist()
+    assert whole == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert padded == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]  # padding sees itself: a softmax over nothing is no number
+
+
 def test_the_cache_continues_vectors_too(model):
     tokens, cache = some_tokens(2, 10), gpt.Cache(SMALL, 2)
     parts = [model.hidden(model.token_embedding(tokens[:, :4]), cache), model.hidden(tokens[:, 4:], cache)]

@@ -16,7 +16,7 @@ pytest.importorskip("safetensors")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from recbook import checkpoints, devices, gpt, progress, training  # noqa: E402
+from recbook import checkpoints, devices, gpt, progress, tracking, training  # noqa: E402
 from recbook.training import Settings, learning_rate  # noqa: E402
 
 SHAPE = gpt.Config(vocabulary=32, context=8, layers=2, heads=2, width=8)
@@ -518,6 +518,22 @@ def test_mlflow_holds_what_metrics_jsonl_holds_and_says_nothing(tmp_path, capfd)
         tracking.history(tmp_path / "store", "second", "loss")
     said = capfd.readouterr()
     assert said.err == said.out == ""
+
+
+def test_a_kill_between_a_look_and_the_end_loses_no_figure_and_leaves_no_run_open(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    settings = training.Settings(steps=4, evaluate_every=2)
+    looks = [{"step": step, "loss": 4.0 / step, "validation_loss": 5.0 / step} for step in (2, 4)]
+    track = tracking.track_with_mlflow(tmp_path, settings, "cut")
+    track(looks[0])
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(mlflow.MlflowClient, "set_terminated", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        track(looks[1])
+    again = tracking.track_with_mlflow(tmp_path, settings, "cut")
+    for look in looks:  # the resumed training tells what it told before
+        again(look)
+    assert tracking.runs(tmp_path)["status"].tolist() == ["FINISHED"]
+    assert tracking.history(tmp_path, "cut", "validation_loss").to_dict() == {2: 2.5, 4: 1.25}
 
 
 def test_without_mlflow_tracking_says_what_to_install(monkeypatch, tmp_path):
