@@ -89,7 +89,7 @@ def embeddings(model: str = PACKAGED) -> tuple[np.ndarray, np.ndarray]:
 WORDS = 2048  # tokens at most that are learned from the shop's text
 # How the language model is trained at each scale: a minute on two cores, minutes on one T4, on one large GPU.
 TRAINING = {
-    "laptop": dict(steps=300, batch=32, warmup=30, evaluate_every=30, save_every=100),
+    "laptop": dict(steps=400, batch=32, warmup=40, evaluate_every=40, save_every=100),
     "colab": dict(steps=2000, batch=64, warmup=200, evaluate_every=100, save_every=200),
     "full": dict(steps=4000, batch=128, warmup=400, evaluate_every=200, save_every=400),
 }
