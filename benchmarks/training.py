@@ -14,7 +14,6 @@ nothing.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -232,6 +231,8 @@ def full_part(steps: int) -> list[dict]:
 
 def full_steps(steps: int) -> list[dict]:
     """The rows of `full_part`, measured in this process."""
+    import resource  # not on Windows
+
     config = gpt.Config(FULL_VOCABULARY, **gpt.PRESETS["full"])
     ids = torch.randint(
         0, config.vocabulary, (FULL_BATCH, config.context + 1), generator=torch.Generator().manual_seed(0)
@@ -255,6 +256,8 @@ def full_steps(steps: int) -> list[dict]:
 
 def full_on_gpu(steps: int, batch: int) -> list[dict]:
     """`full` trained on the shop's documents on a GPU: tokens a second, utilisation, the loss curve."""
+    if workshop.model_scale() != "full":
+        raise SystemExit("the full model reads GPT-2's vocabulary: set RECBOOK_SCALE=full")
     learn, judge = workshop.token_files()
     config = gpt.Config(len(workshop.vocabulary()), **gpt.PRESETS["full"])
     model, judged = gpt.GPT(config, seed=SEED).to("cuda"), token_files.Windows(judge, config.context)
@@ -328,6 +331,7 @@ def main() -> None:
     start = time.perf_counter()
     if arguments.device == "cuda":
         name, options = "training_cuda", f" --device cuda --steps {arguments.steps} --batch {arguments.batch}"
+        options += " (RECBOOK_SCALE=full)"
         rows = [{"part": "full"} | row for row in full_on_gpu(arguments.steps, arguments.batch)]
     else:
         name, options, rows = "training", "", on_cpu(arguments.quick)

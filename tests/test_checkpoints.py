@@ -180,14 +180,18 @@ import os, signal, sys
 import torch
 from recbook import gpt, training
 
-folder, fatal = sys.argv[1], int(sys.argv[2])  # die at this call of fsync, in the midst of writing a checkpoint
-force, calls = os.fsync, 0
-def fsync(descriptor):
-    global calls
-    calls += 1
-    if calls == fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.fsync = fsync  # and none is really forced, which would only take time
+folder, fatal = sys.argv[1], int(sys.argv[2])  # die at this call of fsync, rename or rmdir: while it writes or forgets
+calls = 0
+def dangerous(function):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+os.fsync = dangerous(lambda descriptor: None)  # none is really forced, which would only take time
+os.rename, os.replace, os.rmdir = dangerous(os.rename), dangerous(os.replace), dangerous(os.rmdir)
 
 class Data:
     def batch(self, step, size, seed):
@@ -196,7 +200,10 @@ class Data:
 
 torch.set_num_threads(1)
 model = gpt.GPT(gpt.Config(vocabulary=32, context=8, layers=1, heads=2, width=8, dropout=0.1), seed=0)
-settings = training.Settings(steps=300, batch=4, accumulate=2, warmup=10, evaluate_every=3, save_every=1)
+muon = 0.02 if hasattr(torch.optim, "Muon") else 0.0
+settings = training.Settings(
+    steps=300, batch=4, accumulate=2, warmup=10, evaluate_every=3, save_every=1, matrix_learning_rate=muon
+)
 training.train(model, Data(), settings, folder, progress=False)
 """
 STEPS = 300
@@ -220,7 +227,7 @@ def test_a_run_that_is_killed_again_and_again_reaches_the_identical_weights(tmp_
     chance = random.Random(0)
     for kill in range(5):
         before = last_step(killed)
-        fatal = chance.randrange(30, 130) if kill % 2 else 0  # every second one dies while it writes a checkpoint
+        fatal = chance.randrange(60, 260) if kill % 2 else 0  # every second one dies at a dangerous moment
         child = spawn(killed, fatal)
         while not fatal and last_step(killed) == before and child.poll() is None:
             time.sleep(0.002)

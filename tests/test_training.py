@@ -255,6 +255,20 @@ def test_compile_compiles_the_loss(monkeypatch):
     assert compiled == [training.next_token_loss]
 
 
+def test_the_loss_compiles_in_one_piece_and_is_the_same():
+    model, batch = gpt.GPT(SHAPE, seed=0), Rows().batch(0, 4, 0)
+    gradients = []
+    for loss in (
+        training.next_token_loss,
+        torch.compile(training.next_token_loss, backend="aot_eager", fullgraph=True),
+    ):
+        model.zero_grad()
+        loss(model, batch).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 # A run
 
 
