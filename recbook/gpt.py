@@ -32,10 +32,12 @@ class Cache:
 
     @property
     def start(self) -> Tensor:
+        """Where each row's text begins, (batch,) int64."""
         return self._start
 
     @start.setter
     def start(self, start: Tensor) -> None:
+        """Set it, before the first position is read."""
         self._start, self.padded = start, bool(start.any())  # asked here once: at every step it would hold up a GPU
 
     def append(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,6 +71,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
+        """What each position of (B, T, C) hears from those that it may see, (B, T, C); `layer` is its place in the cache."""
         B, T, C = x.shape
         projected = self.query_key_value(x).view(B, T, 3, self.heads, C // self.heads)  # (B, T, 3C) -> parts and heads
         projected = projected.permute(2, 0, 3, 1, 4)  # -> (3, B, heads, T, C / heads)
@@ -102,6 +105,7 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * config.width, config.width)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
+        """The stream after this block, (B, T, C) -> (B, T, C)."""
         x = x + F.dropout(self.attention(self.norm1(x), mask, cache, layer), self.dropout, self.training)
         y = F.gelu(self.expand(self.norm2(x)), approximate="tanh")  # (B, T, C) -> (B, T, 4C)
         return x + F.dropout(self.contract(y), self.dropout, self.training)
@@ -176,6 +180,7 @@ class GPT(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.token_embedding.weight.device
 
 

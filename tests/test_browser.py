@@ -120,7 +120,8 @@ def test_formulas_of_the_source_are_on_the_page(name, rendered, visit):
         text = source.read_text(encoding="utf-8")
     else:
         cells = nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
-        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        printed = [o["data"].get("text/markdown", "") for cell in cells for o in cell.get("outputs", []) if "data" in o]
+        text = "\n".join([*(cell.source for cell in cells if cell.cell_type == "markdown"), *printed])
     text = re.sub(r"```.*?```|`[^`\n]+`", "", text, flags=re.S)
     written = len(re.findall(r"\$\$.+?\$\$|\$[^$]+\$", text, re.S))
     page = visit((rendered / f"{name}.html").as_uri())
