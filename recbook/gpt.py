@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
-        """What each position of (B, T, C) hears from those that it may see, (B, T, C); `layer` is its place in the cache."""
+        """What each position hears from those that it may see, (B, T, C); `layer` is its place in the cache."""
         B, T, C = x.shape
         projected = self.query_key_value(x).view(B, T, 3, self.heads, C // self.heads)  # (B, T, 3C) -> parts and heads
         projected = projected.permute(2, 0, 3, 1, 4)  # -> (3, B, heads, T, C / heads)
