@@ -46,8 +46,8 @@ lab: $(BOOK)
 bench: $(BOOK)
 	$(BIN)/python benchmarks/cleaning.py --data $(REAL)
 	$(BIN)/python benchmarks/shop_fidelity.py --real $(REAL)
-	$(BIN)/recbook score --data embedded --cut 2011-11-09
-	set -e; for cut in $(CUTS); do $(BIN)/recbook score --data $(REAL) --cut $$cut; done
+	$(BIN)/recbook score --data embedded --cut 2011-11-09 --baselines
+	set -e; for cut in $(CUTS); do $(BIN)/recbook score --data $(REAL) --cut $$cut --baselines; done
 	$(BIN)/python benchmarks/embeddings.py --data embedded
 	$(BIN)/python benchmarks/embeddings.py --data $(REAL)
 	$(BIN)/python benchmarks/search_shop.py --data embedded
@@ -59,6 +59,14 @@ bench: $(BOOK)
 	$(BIN)/python benchmarks/language_model.py --data $(REAL)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/baskets.py score --data embedded
+	$(BIN)/python benchmarks/baskets.py score --data $(REAL)
+	$(BIN)/python benchmarks/baskets.py steps --data embedded
+	$(BIN)/python benchmarks/baskets.py steps --data $(REAL) --cut 2011-10-09
+	$(BIN)/python benchmarks/baskets.py unsold --data $(REAL) --cut 2011-10-09
+	$(BIN)/python benchmarks/baskets.py growth --data embedded
+	$(BIN)/python benchmarks/peers.py --data $(REAL) --cut 2011-10-09
+	$(BIN)/python benchmarks/peers.py --data $(REAL)
 
 lock: $(BOOK)
 	@$(BIN)/python build_book.py lock

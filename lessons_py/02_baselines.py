@@ -911,7 +911,7 @@ Markdown(
 )
 
 # %% [markdown]
-# Run it yourself, on these receipts or on your own: `recbook score --data online-retail --cut 2011-11-09` prints and
+# Run it yourself, on these receipts or on your own: `recbook score --data online-retail --baselines` prints and
 # keeps the scoreboard, and `RECBOOK_DATA=online-retail jupyter lab` opens this chapter on the real log.
 #
 # ## Exercises

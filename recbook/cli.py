@@ -1,4 +1,4 @@
-"""The command line: `recbook score` measures the baselines on receipts and keeps the figures."""
+"""The command line: `recbook score` measures the baselines and the GPT on receipts and keeps the figures."""
 
 import argparse
 import re
@@ -31,10 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Clean the receipts, split them at the cut, score every baseline, print the scoreboard and keep it."""
+    """Clean the receipts, split them at the cut, score every method, print the scoreboard and keep it."""
     from recbook import baselines, evaluation, receipts
 
     start = time.perf_counter()
+    methods = baselines.METHODS | ({} if options.baselines else _gpt())
     asked = _date(options.cut)  # what is wrong with the options is said before the work, not after it
     _say(f"reading {options.data}")
     raw = _load(options.data, options.date_format)
@@ -47,13 +48,23 @@ def score(options: argparse.Namespace) -> None:
     folder = options.out if options.out is not None or _of_the_book(options, data) else "."
     evaluation.results_path(name := options.name or _name(data["name"], cut, usual), folder)
     split = evaluation.next_basket(clean, cut)
-    board = evaluation.scoreboard(split, baselines.METHODS, 10, baselines.description_similarity(split), _say)
+    board = evaluation.scoreboard(split, methods, 10, baselines.description_similarity(split), _say)
     print(f"{data['name']}, cut {cut:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
     print(table(board).to_string())
     seconds, rows = time.perf_counter() - start, evaluation.result_rows(board, split)
     command = _command(options, data["name"], cut)
     path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds, folder=folder)
     _say(f"wrote {path} after {seconds:.0f} seconds")
+
+
+def _gpt() -> dict:
+    """The BasketGPT as a method; ValueError if what it needs is not installed."""
+    try:
+        from recbook import baskets
+    except ImportError as error:
+        remedy = "install 'recbook[receipts,embeddings,language]', or measure the baselines alone with --baselines"
+        raise ValueError(f"the GPT needs {error.name}: {remedy}") from error
+    return {"BasketGPT": lambda split: baskets.basket_gpt(split, progress=True)}
 
 
 def table(board: pd.DataFrame) -> pd.DataFrame:
@@ -78,9 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     command = commands.add_parser(
         "score",
-        help="measure the baselines at the next basket",
-        description="Measure the baselines at predicting each shopper's next basket after a cut in time: NDCG@10 with "
-        "95% bootstrap intervals over all products, over those bought before, over those new to the shopper.",
+        help="measure the baselines and the GPT at the next basket",
+        description="Measure the baselines and the BasketGPT at predicting each shopper's next basket after a cut in "
+        "time: NDCG@10 with 95% bootstrap intervals over all products, over those bought before, over those new to "
+        "the shopper.",
         epilog="Exit codes: 0 done; 2 the receipts, the cut or a folder is at fault, one line on stderr says how.",
     )
     command.add_argument(
@@ -92,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--cut", metavar="DATE", help="first day that is predicted, as 2011-11-09 (default: 30 days before the last)"
+    )
+    command.add_argument(
+        "--baselines", action="store_true", help="the baselines alone: seconds, where the GPT trains for minutes"
     )
     command.add_argument(
         "--product-code",
@@ -154,7 +169,7 @@ def _of_the_book(options: argparse.Namespace, data: dict) -> bool:
 def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
     """What to type to measure the same again; a file goes by its name, without the folder that it was in."""
     data = EMBEDDED if options.data == EMBEDDED else "online-retail" if name == "Online Retail" else name
-    words = ["recbook", "score", "--data", data, "--cut", f"{cut:%Y-%m-%d}"]
+    words = ["recbook", "score", "--data", data, *["--baselines"] * options.baselines, "--cut", f"{cut:%Y-%m-%d}"]
     for option, value in [("--product-code", options.product_code), ("--date-format", options.date_format)]:
         words += [option, value] if value is not None else []
     return shlex.join(words)

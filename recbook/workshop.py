@@ -205,6 +205,25 @@ def language_model():
     return kept
 
 
+def basket_gpt():
+    """The `baskets.BasketGPT` of the split at the default cut: of receipts before it, products that enough had."""
+    from recbook import basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training
+
+    receipts = cleaned().receipts
+    split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
+    settings = baskets.Settings()
+    made_of = {
+        "receipts": rc.fingerprint(split.receipts), "settings": asdict(settings) | {"parts": sorted(settings.parts)},
+        "code": _code(basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training),
+    }  # fmt: skip
+    return artifact(
+        "basket model",
+        made_of,
+        make=lambda folder: baskets.BasketGPT.fit(split.receipts, settings).save(folder),
+        load=baskets.BasketGPT.load,
+    )
+
+
 def _code(*modules) -> str:
     """A hash of the modules' source: what they make counts as made by them as they are."""
     return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()

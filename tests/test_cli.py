@@ -41,7 +41,7 @@ def till(tmp_path_factory):
 
 
 def test_score_prints_the_scoreboard_and_keeps_it(till, tmp_path, capsys):
-    assert cli.main(["score", "--data", str(till), "--cut", "2011-06-01", "--out", str(tmp_path)]) == 0
+    assert cli.main(["score", "--data", str(till), "--cut", "2011-06-01", "--out", str(tmp_path), "--baselines"]) == 0
     output = capsys.readouterr()
     assert re.search(r"My Till.csv, cut 2011-06-01: \d+ shoppers, 30 products", output.out)
     for method in ("popularity", "personal frequency", "item-kNN", "EASE", "blend", "text profile"):
@@ -51,16 +51,24 @@ def test_score_prints_the_scoreboard_and_keeps_it(till, tmp_path, capsys):
     assert path.name == "scoreboard_my-till_2011-06-01.json"
     kept = json.loads(path.read_text())
     assert kept["data"]["name"] == "My Till.csv" and kept["data"]["rows"] == 900
-    assert kept["command"] == "recbook score --data 'My Till.csv' --cut 2011-06-01"
+    assert kept["command"] == "recbook score --data 'My Till.csv' --baselines --cut 2011-06-01"
     assert str(till.parent) not in path.read_text()
     headline = {(row.get("method"), row["split"]) for row in kept["rows"] if row["metric"] == "ndcg@10"}
     assert len(headline) == 7 * 3
 
 
+def test_the_gpt_stands_in_the_scoreboard_beside_the_baselines(till, tmp_path, capsys):
+    assert cli.main(["score", "--data", str(till), "--cut", "2011-06-01", "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr()
+    assert re.search(r"^BasketGPT +0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", output.out, re.MULTILINE)
+    kept = json.loads((tmp_path / "scoreboard_my-till_2011-06-01.json").read_text())
+    assert len({row.get("method") for row in kept["rows"] if row["metric"] == "ndcg@10"}) == 8
+
+
 def test_the_usual_cut_has_the_short_name(till, tmp_path):
-    assert cli.main(["score", "--data", str(till), "--out", str(tmp_path)]) == 0
+    assert cli.main(["score", "--data", str(till), "--out", str(tmp_path), "--baselines"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["scoreboard_my-till.json"]
-    assert cli.main(["score", "--data", str(till), "--out", str(tmp_path), "--name", "mine"]) == 0
+    assert cli.main(["score", "--data", str(till), "--out", str(tmp_path), "--name", "mine", "--baselines"]) == 0
     assert (tmp_path / "mine.json").exists()
 
 
@@ -69,7 +77,7 @@ def test_a_users_figures_stay_in_the_users_folder(till, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_checkout_results", lambda: tmp_path / "checkout" / "results")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert cli.main(["score", "--data", str(till)]) == 0
+    assert cli.main(["score", "--data", str(till), "--baselines"]) == 0
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["scoreboard_my-till.json"]
     assert not (tmp_path / "checkout").exists()
 
@@ -97,24 +105,24 @@ def test_other_codes_and_dates_are_read_as_told(till, tmp_path, capsys):
     assert cli.main(command) == 2 and "--date-format" in capsys.readouterr().err
     command += ["--date-format", "%Y~%m~%d %H:%M"]
     assert cli.main(command) == 2 and "--product-code" in capsys.readouterr().err
-    assert cli.main([*command, "--product-code", "SKU-[0-9]+"]) == 0
+    assert cli.main([*command, "--product-code", "SKU-[0-9]+", "--baselines"]) == 0
     kept = json.loads((tmp_path / "kept" / "scoreboard_other.json").read_text())
     again = "--date-format '%Y~%m~%d %H:%M'"
-    assert kept["command"].startswith("recbook score --data other.csv --cut") and again in kept["command"]
+    assert kept["command"].startswith("recbook score --data other.csv --baselines --cut") and again in kept["command"]
     assert "--product-code 'SKU-[0-9]+'" in kept["command"]
-    assert cli.main([*command, "--product-code", "SKU-["]) == 2
+    assert cli.main([*command, "--product-code", "SKU-[", "--baselines"]) == 2
     assert "is not a regular expression" in capsys.readouterr().err
 
 
 def test_cleaning_is_accounted_for_and_odd_codes_are_warned_of(till, tmp_path, capsys):
     frame = pd.read_csv(till, dtype=str).drop_duplicates().head(800)
     frame.to_csv(tmp_path / "good.csv", index=False)
-    cli.main(["score", "--data", str(tmp_path / "good.csv"), "--out", str(tmp_path)])
+    cli.main(["score", "--data", str(tmp_path / "good.csv"), "--out", str(tmp_path), "--baselines"])
     assert "kept 100.0% of the lines; removed: none" in (said := capsys.readouterr().err) and "warning" not in said
     frame.loc[frame.index[::10], "StockCode"] = "SKU-1"
     frame.loc[frame.index[1::10], "CustomerID"] = ""
     frame.to_csv(tmp_path / "odd.csv", index=False)
-    cli.main(["score", "--data", str(tmp_path / "odd.csv"), "--out", str(tmp_path)])
+    cli.main(["score", "--data", str(tmp_path / "odd.csv"), "--out", str(tmp_path), "--baselines"])
     said = capsys.readouterr().err
     assert "kept 80.0% of the lines; removed: no customer 10.0%, not a product 10.0%\n" in said
     assert re.search("warning: 11% of the lines with a customer .* --product-code", said)  # 80 of 720
@@ -124,7 +132,7 @@ def test_a_catalogue_shorter_than_the_list(till, tmp_path, capsys):
     frame = pd.read_csv(till, dtype=str)
     few = frame[frame["StockCode"].isin(sorted(frame["StockCode"].unique())[:6])]
     few.to_csv(tmp_path / "few.csv", index=False)
-    assert cli.main(["score", "--data", str(tmp_path / "few.csv"), "--out", str(tmp_path)]) == 0
+    assert cli.main(["score", "--data", str(tmp_path / "few.csv"), "--out", str(tmp_path), "--baselines"]) == 0
     assert "6 products" in capsys.readouterr().out
 
 
@@ -182,7 +190,7 @@ PUBLISHED = {
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.exists(), reason="the real receipts are not here: set RECBOOK_REAL to their path")
 def test_the_real_log_gives_the_published_figures(tmp_path):
-    assert cli.main(["score", "--data", str(REAL), "--cut", "2011-11-09", "--out", str(tmp_path)]) == 0
+    assert cli.main(["score", "--data", str(REAL), "--cut", "2011-11-09", "--out", str(tmp_path), "--baselines"]) == 0
     kept = json.loads((tmp_path / "scoreboard_online-retail.json").read_text())
     assert kept["data"] == {"name": "Online Retail", "sha256": records.ONLINE_RETAIL, "rows": 541_909}
     assert kept["seconds"] < 60

@@ -27,8 +27,9 @@ MODULES = sorted((ROOT / "recbook").rglob("*.py"))
 ORDER = """
     assortment mess response shop columns sources receipts records metrics intervals evaluation page baselines
     embeddings search queries index_files scale tokens documents token_files losses sizes gpt devices recipe
-    checkpoints progress tracking training sampling generation baskets lora quantization reranking narratives
-    distillation recommender artifacts workshop cli
+    checkpoints progress tracking training sampling generation
+    histories clues knowledge asking basket_model sentences baskets lora quantization reranking
+    narratives distillation recommender artifacts workshop cli
 """.split()
 HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}
 
