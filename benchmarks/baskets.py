@@ -50,8 +50,10 @@ def score(split: evaluation.Split, settings: baskets.Settings) -> list[dict]:
 
 def means(judged: dict[str, pd.DataFrame]) -> list[dict]:
     """Every method's NDCG in each part, with an interval."""
-    tables = [evaluation.summarise(table).assign(method=name) for name, table in judged.items()]
-    return pd.concat(tables).query("metric == @METRIC").to_dict("records")
+    accuracy = {name: table.loc[:, pd.IndexSlice[:, METRIC]] for name, table in judged.items()}
+    return pd.concat([evaluation.summarise(table).assign(method=name) for name, table in accuracy.items()]).to_dict(
+        "records"
+    )
 
 
 def gain(judged: dict[str, pd.DataFrame], name: str, other: str) -> list[dict]:
@@ -175,6 +177,7 @@ def main() -> None:
     parser.add_argument("what", choices=["score", "steps", "unsold", "growth"])
     parser.add_argument("--data", default="embedded", help="receipts: a path, online-retail, or embedded (default)")
     parser.add_argument("--cut", help="first day that is predicted (default: 30 days before the last)")
+    parser.add_argument("--epochs", type=float, help="of training (default: the settings')")
     parser.add_argument("--rehearse", action="store_true", help="a few steps of training, nothing written")
     arguments = parser.parse_args()
     start, embedded = time.perf_counter(), arguments.data == "embedded"
@@ -183,7 +186,8 @@ def main() -> None:
     clean = receipts.clean(raw).receipts
     usual = evaluation.default_cut(clean)
     split = evaluation.next_basket(clean, arguments.cut or usual)
-    settings = replace(baskets.Settings(), epochs=0.02) if arguments.rehearse else baskets.Settings()
+    epochs = 0.02 if arguments.rehearse else arguments.epochs or baskets.Settings().epochs
+    settings = baskets.Settings(epochs=epochs)
     if arguments.what == "growth":
         rows = growth(clean, settings)
     else:
@@ -194,6 +198,7 @@ def main() -> None:
         return
     slug, dated = evaluation.slug(data["name"]), f" --cut {split.cut:%Y-%m-%d}" if split.cut != usual else ""
     command = f"python benchmarks/baskets.py {arguments.what} --data {'embedded' if embedded else slug}{dated}"
+    command += f" --epochs {epochs:g}" if arguments.epochs else ""
     name = f"baskets_{arguments.what}_{slug}" + dated.replace(" --cut ", "_")
     seconds = time.perf_counter() - start
     path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds)

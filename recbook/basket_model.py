@@ -30,7 +30,7 @@ class Settings:
     pointer: int = 64  # hidden units of the pointer
     clues: int = 16  # hidden units that look at the clues of every product
     parts: frozenset[str] = PARTS  # what the network has: an ablation takes some away
-    epochs: float = 10.0
+    epochs: float = 6.0
     batch: int = 4  # full windows a step, or as many tokens of shorter ones
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
@@ -58,7 +58,8 @@ class Scale(nn.Module):
         """Take mean and spread from examples, (…, columns)."""
         values = values.flatten(0, -2).float()
         self.mean.copy_(values.mean(0))
-        self.factor.copy_(self.used / values.std(0).clamp_min(1e-3))
+        spread = values.std(0, correction=min(1, len(values) - 1))
+        self.factor.copy_(self.used * (spread > 1e-6) / spread.clamp_min(1e-3))  # what never varies says nothing
 
     def forward(self, values: Tensor) -> Tensor:
         """(…, columns) -> (…, columns)."""

@@ -42,6 +42,8 @@ class BasketGPT:
 
     def __init__(self, products: Mapping[str, str], knowledge: Knowledge, settings: Settings = AS_CHOSEN):
         """An untrained one. `products` are descriptions by code, in the order of the columns of what is known."""
+        if len(products) != len(knowledge.text):
+            raise ValueError(f"{len(products)} descriptions of the {len(knowledge.text)} products that are known")
         s, self.settings, self.knowledge, self.catalogue = settings, settings, knowledge, Catalogue(products)
         config = Config(1, s.context, s.layers, s.heads, s.width, s.dropout)
         self.network = BasketNetwork(torch.from_numpy(knowledge.text), config, s.pointer, s.clues, s.parts, s.seed)
@@ -59,6 +61,8 @@ class BasketGPT:
 
         ValueError if no shopper comes back: there is then no next basket to learn from.
         """
+        if receipts.empty:
+            raise ValueError("there are no receipts: there is no next basket to learn from")
         texts = dict(sorted((dict(products or {}) | descriptions(receipts)).items()))
         log, _ = read(receipts, np.array(list(texts), dtype=str))
         model = cls(
@@ -112,7 +116,7 @@ class BasketGPT:
     def ask(self, histories: Iterable[History], when: str | pd.Timestamp | None = None) -> np.ndarray:
         """Log-probabilities of every product in the next basket after each history: (histories, N) float32."""
         log = self._typed(histories, when)
-        return self.scores(log, np.append(np.flatnonzero(np.diff(log.first)), len(log.days) - 1))
+        return self.scores(log, np.flatnonzero(np.diff(log.first, append=-1)))
 
     def _typed(self, histories: Iterable[History], when: str | pd.Timestamp | None) -> Log:
         """The log of some histories, each with an empty basket at its end: the one that is asked about."""
@@ -224,7 +228,7 @@ def scored(model: BasketGPT, split: Split) -> np.ndarray:
     log, customer = read(split.receipts, split.codes, model.knowledge.origin)
     judged = np.isin(customer, split.shoppers)
     log = ending(log, judged, (split.cut - log.origin) / DAY)
-    return model.scores(log, np.append(np.flatnonzero(np.diff(log.first)), len(log.days) - 1))
+    return model.scores(log, np.flatnonzero(np.diff(log.first, append=-1)))
 
 
 def _vectors(products: Mapping[str, str]) -> np.ndarray:

@@ -68,7 +68,7 @@ class Knowledge:
         gaps = np.diff(log.days)[np.diff(log.first) == 0]
         self.rhythm = float(np.median(gaps)) if len(gaps) else 30.0  # days between two baskets of a shopper
         self.first_day, self.trends = 0, trends(log, self.last_day)
-        self.looks = np.arange(self.last_day, log.days.min(), -refresh)[::-1]  # days
+        self.looks = np.arange(self.last_day, log.days.min(), -refresh)[::-1].copy()  # days
         pairs = [neighbours(log, day, nearest, solved) for day in self.looks]
         # One block of N rows a look, one below the other: any mixture of looks is then one product of matrices.
         self.ease, self.share = (sparse.vstack(blocks, format="csr") for blocks in zip(*pairs, strict=True))

@@ -31,8 +31,9 @@ class Sentences:
         self.bought = clues.of_bought(log, questions)
 
     def steps(self, size: int) -> int:
-        """Steps that go once through all windows, in batches of about `size` full windows' tokens."""
-        return -(-sum(end - start for start, end, _ in self.windows) // (size * self.context))
+        """Steps that go once through all windows, in batches of about `size` full windows' tokens; none is empty."""
+        lengths = [end - start for start, end, _ in self.windows]
+        return min(-(-sum(lengths) // (size * self.context)), sum(lengths) // max(lengths))
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """The windows of a step: windows of like length, together as many tokens as `size` full ones."""

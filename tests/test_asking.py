@@ -81,7 +81,9 @@ def test_a_history_is_lists_or_pairs_of_a_date_and_a_list(catalogue):
     assert catalogue.entries([]) == []
 
 
-@pytest.mark.parametrize("basket", [np.array(["10001", "10002"]), pd.Series(["10001", "10002"]), {"10001": 2, "10002": 1}])
+@pytest.mark.parametrize(
+    "basket", [np.array(["10001", "10002"]), pd.Series(["10001", "10002"]), {"10001": 2, "10002": 1}]
+)
 def test_a_basket_may_be_any_collection(catalogue, basket):
     assert lists(catalogue.entries([basket])) == [[0, 1]]
 

@@ -1,4 +1,4 @@
-"""clues, knowledge: against slow loops over the log, pandas, the baselines' EASE, and the future, which must change nothing."""
+"""clues, knowledge: against slow loops, pandas, the baselines' EASE, and a future that must change nothing."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from scipy import sparse
 from recbook import baselines, clues, histories
 from recbook.clues import BOUGHT, SHOPPER, TREND
 from recbook.histories import Log, Questions
-from recbook.knowledge import L2, RELATED, Known, Knowledge, neighbours, strongest
+from recbook.knowledge import L2, RELATED, Knowledge, Known, neighbours, strongest
 
 ORIGIN = pd.Timestamp("2011-03-04")
 
@@ -179,9 +179,7 @@ def test_neighbours_are_the_blend_s_ease_and_the_share_of_buyers(log):
     buyers = (fresh > 0).sum(axis=0)
     most = sorted(range(log.products), key=lambda i: (-buyers[i], i))[:solved]
     weights = np.zeros((log.products, log.products))
-    weights[np.ix_(sorted(most), sorted(most))] = baselines.ease_weights(
-        sparse.csr_matrix(fresh[:, sorted(most)]), L2
-    )
+    weights[np.ix_(sorted(most), sorted(most))] = baselines.ease_weights(sparse.csr_matrix(fresh[:, sorted(most)]), L2)
     np.testing.assert_allclose(ease.toarray(), only_largest(weights, nearest, sorted(most)), atol=1e-6)
     together = fresh.T @ fresh
     by_hand = together / (together.diagonal()[:, None] + 1)

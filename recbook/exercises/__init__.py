@@ -18,7 +18,9 @@ import pandas as pd
 from scipy import sparse
 
 CHAPTERS = dict(  # number -> file in this folder
-    enumerate(["cleaning", "baselines", "embeddings", "faiss", "tokens", "gpt", "training", "generation"], start=1)
+    enumerate(
+        ["cleaning", "baselines", "embeddings", "faiss", "tokens", "gpt", "training", "generation", "baskets"], start=1
+    )
 )
 
 
