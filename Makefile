@@ -63,7 +63,7 @@ bench: $(BOOK)
 	$(BIN)/python benchmarks/baskets.py score --data $(REAL)
 	$(BIN)/python benchmarks/baskets.py steps --data embedded
 	$(BIN)/python benchmarks/baskets.py steps --data $(REAL) --cut 2011-10-09 --epochs 2
-	$(BIN)/python benchmarks/baskets.py unsold --data $(REAL) --cut 2011-10-09
+	$(BIN)/python benchmarks/baskets.py unsold --data $(REAL) --cut 2011-10-09 --epochs 3
 	$(BIN)/python benchmarks/baskets.py growth --data embedded
 	$(BIN)/python benchmarks/peers.py --data $(REAL) --cut 2011-10-09
 	$(BIN)/python benchmarks/peers.py --data $(REAL)

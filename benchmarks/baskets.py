@@ -1,8 +1,8 @@
 """The GPT at the next basket: against the baselines, step by step, on products never sold, and on a larger shop.
 
     python benchmarks/baskets.py score --data online-retail
-    python benchmarks/baskets.py steps --data online-retail --cut 2011-10-09
-    python benchmarks/baskets.py unsold --data online-retail --cut 2011-10-09
+    python benchmarks/baskets.py steps --data online-retail --cut 2011-10-09 --epochs 2
+    python benchmarks/baskets.py unsold --data online-retail --cut 2011-10-09 --epochs 3
     python benchmarks/baskets.py growth
 
 Each writes results/baskets_<what>_<name of the data>.json, with the date for another cut than the usual one. On two

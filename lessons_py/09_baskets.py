@@ -52,6 +52,7 @@ from IPython.display import Markdown
 
 from recbook import baselines, baskets, clues, evaluation, histories, sentences, workshop
 from recbook import receipts as rc
+from recbook.exercises import check
 
 receipts = workshop.cleaned().receipts
 split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
@@ -467,5 +468,171 @@ rows.assign(cell=cells(rows)).set_index("method")[["cell"]].set_axis(["NDCG@10 a
 # %% [markdown]
 # Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. On the command line
 # `recbook score --data receipts.csv` sets the GPT beside the baselines on your own receipts.
-#
+
+# %% [markdown]
 # ## Exercises
+#
+# ### Exercise 9.1: the loss, among what is on sale
+# Write `loss_on_sale(logits, targets, on_sale)`: the mean surprise of a basket's products, in nats, under one softmax over
+# the products that were on sale. `logits` and the booleans `on_sale` are arrays over the catalogue, `targets` a list of
+# columns. A target that was not on sale is not asked for. Logits may be as large as `1200`.
+
+
+# %%
+def loss_on_sale(logits, targets, on_sale):
+    """Mean nats of the targets that are on sale, under one softmax over what is on sale."""
+    ...
+
+
+# %%
+check("9.1", loss_on_sale)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def loss_on_sale(logits, targets, on_sale):
+#     open_to = np.where(on_sale, logits, -np.inf)
+#     largest = open_to.max()
+#     log_sum = largest + np.log(np.exp(open_to - largest).sum())
+#     asked = [target for target in targets if on_sale[target]]
+#     return log_sum - logits[asked].mean()
+# ```
+#
+# Minus infinity takes a product out of the softmax and out of the gradient: nothing is learned about it, good or bad.
+#
+# </details>
+#
+# ### Exercise 9.2: counts that fade
+# Write `decayed_counts(baskets, days, day, half_life, products)`: an array with a number for each product. Every purchase
+# before `day` adds $0.5^{a/h}$, where $a$ is its age on that day and $h$ the half-life. `baskets` are lists of columns,
+# `days` says when each was bought, and some of them may be from `day` or later.
+
+
+# %%
+def decayed_counts(baskets, days, day, half_life, products):
+    """How often each product was bought before a day, each purchase halved every half-life: (products,)."""
+    ...
+
+
+# %%
+check("9.2", decayed_counts)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def decayed_counts(baskets, days, day, half_life, products):
+#     counts = np.zeros(products)
+#     for basket, bought in zip(baskets, days):
+#         if bought < day:
+#             counts[basket] += 0.5 ** ((day - bought) / half_life)
+#     return counts
+# ```
+#
+# With an endless half-life this is the plain count, with a very short one only the last days count. The pointer gets
+# several half-lives and learns what to make of them.
+#
+# </details>
+#
+# ### Exercise 9.3: what was on sale
+# Write `on_sale_by(shopper, product, day, today, least)`: the sorted list of products that at least `least` different
+# shoppers had bought before `today`. The first three are arrays with an entry for every line of every receipt, in no order.
+
+
+# %%
+def on_sale_by(shopper, product, day, today, least):
+    """The products that at least so many different shoppers had bought before today, sorted."""
+    ...
+
+
+# %%
+check("9.3", on_sale_by)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def on_sale_by(shopper, product, day, today, least):
+#     known = day < today
+#     pairs = np.unique(np.stack([product[known], shopper[known]]), axis=1)
+#     found, buyers = np.unique(pairs[0], return_counts=True)
+#     return found[buyers >= least].tolist()
+# ```
+#
+# Asked for thousands of days, this would count the same lines again and again. The package finds, once for each product, the
+# day of its so-many-th shopper, and compares.
+#
+# </details>
+#
+# ### Exercise 9.4: deletion
+# Write `effects(score, history)`: a dictionary from each distinct product of the history (a list of lists of names) to
+# what it adds, the score with it less the score without it. `score` is a function of a history. Take out all
+# purchases of a product at once, and leave every basket where it was, even if it is then empty.
+
+
+# %%
+def effects(score, history):
+    """Of each distinct product: the score with it less the score without it."""
+    ...
+
+
+# %%
+check("9.4", effects)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def effects(score, history):
+#     whole = score(history)
+#     products = {product for basket in history for product in basket}
+#     found = {}
+#     for gone in products:
+#         left = [[product for product in basket if product != gone] for basket in history]
+#         found[gone] = whole - score(left)
+#     return found
+# ```
+#
+# One question a product, however the model works inside. One of the check's scores rises if a teapot *or* a cup was
+# bought. Where both were, either one alone has no effect: the effects need not add up to anything.
+#
+# </details>
+#
+# ### Exercise 9.5: what else could it know?
+# Receipts also hold a country and quantities, and nothing in this chapter says how *large* the next basket will be. Choose one of
+# them, and write down before you try it: where it would enter the network, what it could tell that the counts do not, and
+# on which of the three lists (all, repeat, explore) you expect to see it. Then add it, and measure it as this
+# chapter measures a step.
+#
+# <details><summary>Answer</summary>
+#
+# The *country* is a fact about the shopper, so it belongs to the opening token: a small embedding added there, with one
+# entry for countries that are rare or new. Where nearly all shoppers live in one country it can help only a few. The
+# *quantities* are facts about a purchase: another column of the pointer, such as the logarithm of the last quantity, which may
+# tell a trader's stock from a present. You would look for it among repeats. The *size* of the next basket is a
+# second answer of the same state: one more output, trained on the logarithm of the number of products. It cannot change the
+# order of a list by itself; at best, learning it makes the state better, and it says how many products to show.
+#
+# An honest test keeps everything else fixed, trains each variant with several seeds, at cuts that come before the one
+# you report, and gives the paired difference with its interval. If that holds zero, the simpler model stays: write that down too.
+#
+# </details>
+
+# %% [markdown]
+# ## Summary
+#
+# - What you ask decides more than the architecture: the next line of a receipt is noise, the next basket is the question.
+# - Ask as the shop will ask: only for what is on sale, only with what is known on that day, a little ahead.
+# - A network need not learn to count. Hand it the counts, the dates and the company, and let it learn what they mean
+#   together.
+# - Show each step with its interval, on two shops, and keep the cut that you report away from the choices that you make.
+# - Deletion says what the model used. Attention only shows where it looked.
+#
+# ## Further reading
+#
+# - [SASRec](https://arxiv.org/abs/1808.09781): the transformer as a sequence recommender.
+# - [TIFU-kNN](https://arxiv.org/abs/2006.00556): why counting is so hard to beat at the next basket.
+# - [ReCANet](https://doi.org/10.1145/3477495.3531708): a network for repeats.
+# - [Pointer networks](https://arxiv.org/abs/1506.03134): an output that points into the input.
+# - [Attention is not explanation](https://arxiv.org/abs/1902.10186).

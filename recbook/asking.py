@@ -76,6 +76,10 @@ class Catalogue:
         count = len(entries)
         undated = [day - gap * (count - place) for place in range(count)]
         days = undated if None in dates else [(date - origin) / DAY for date in dates]
+        if np.isnan([day, *days]).any():
+            raise ValueError(
+                "a date is missing: give every basket one or none of them, and a day of asking or no `when`"
+            )
         if days != sorted(days) or count and days[-1] > day:
             asked = origin + pd.Timedelta(days=day)
             raise ValueError(f"baskets must be oldest first, none later than the day of asking, {asked:%Y-%m-%d}")

@@ -147,3 +147,11 @@ def test_dates_for_some_baskets_only_are_refused(catalogue):
 def test_a_date_that_is_none_is_a_value_error(catalogue):
     with pytest.raises(ValueError):
         catalogue.entries([("yesterdayish", ["10001"])])
+
+
+@pytest.mark.parametrize("missing", [None, "", pd.NaT, float("nan")])
+def test_a_missing_date_is_refused(catalogue, missing):
+    with pytest.raises(ValueError, match="a date is missing"):
+        catalogue.dated([("2011-02-03", ["10001"]), (missing, ["10002"])], 100.0, ORIGIN, 20.0)
+    with pytest.raises(ValueError, match="a date is missing"):
+        catalogue.dated([["10001"]], float("nan"), ORIGIN, 20.0)

@@ -597,6 +597,8 @@ def test_codes_that_are_not_in_the_catalogue_are_all_named(model):
         (DATED[::-1], None, "oldest first"),
         ([DATED[0], CODES[:2]], None, "some baskets have a date and some have none"),
         (DATED, "2011-03-30", "none later than the day of asking, 2011-03-30"),
+        (HISTORY, pd.NaT, "a date is missing"),
+        ([], pd.NaT, "a date is missing"),
     ],
 )
 def test_a_history_that_is_none_is_refused(model, history, when, words):
