@@ -297,7 +297,6 @@ print("page and package agree: the loss of a set, a count that fades")
 
 # %% tags=["nbval-ignore-output"]
 model = workshop.basket_gpt()
-losses = [step["loss"] for step in model.metrics]
 assert model.catalogue.codes.tolist() == split.codes.tolist()
 
 # %% [markdown]

@@ -44,6 +44,12 @@ class Settings:
     refresh: float = 14.0  # days between two looks at which products are bought together
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.parts) - PARTS):
+            raise ValueError(f"no such part: {', '.join(unknown)}; there are {', '.join(sorted(PARTS))}")
+        if self.context < 2 or min(self.epochs, self.learning_rate) <= 0 or self.min_shoppers < 1:
+            raise ValueError(f"context is at least 2, min_shoppers 1, epochs and learning_rate are above 0: {self}")
+
 
 class Scale(nn.Module):
     """Columns to mean zero and spread one, those that are not used to zero."""

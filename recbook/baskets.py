@@ -181,11 +181,12 @@ class BasketGPT:
     # --- On disk -----------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Keep the model in an empty folder: weights, what is known on the last day, settings. No pickle.
+        """Keep the model in a folder of its own: weights, what is known on the last day, settings. No pickle.
 
         A model that is loaded knows the shop as of that day, also when it is asked about an earlier one.
         """
         folder, known = Path(folder), self.knowledge.latest()
+        folder.mkdir(parents=True, exist_ok=True)
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items() if name != "text"}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in known.arrays().items()}
         save_file({name: tensor.contiguous() for name, tensor in (state | tensors).items()}, folder / WEIGHTS)
