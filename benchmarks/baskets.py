@@ -25,10 +25,10 @@ K, SEED, METRIC = 10, 0, "ndcg@10"
 OUT = 0.1  # share of the products that `unsold` keeps from the model
 STEPS = 30  # of training that `growth` times
 PARTS = {  # what each step of the chapter adds
-    "sets": frozenset(),
-    "and a pointer": frozenset({"pointer"}),
-    "and time": frozenset({"pointer", "time"}),
-    "and text": frozenset({"pointer", "time", "text"}),
+    "sets": frozenset({"reading"}),
+    "and a pointer": frozenset({"reading", "pointer"}),
+    "and time": frozenset({"reading", "pointer", "time"}),
+    "and text": frozenset({"reading", "pointer", "time", "text"}),
     "and what is bought together": baskets.PARTS,
 }
 
@@ -75,6 +75,10 @@ def steps(split: evaluation.Split, settings: baskets.Settings) -> list[dict]:
         before = list(judged)[-1]
         judged[name] = evaluation.evaluate(baskets.basket_gpt(split, choice), split, K)
         rows += gain(judged, name, before)
+    whole, without = list(judged)[-1], "the whole, but it does not read"
+    blind = replace(settings, parts=baskets.PARTS - {"reading"})
+    judged[without] = evaluation.evaluate(baskets.basket_gpt(split, blind), split, K)
+    rows += gain(judged, whole, without)
     judged["personal frequency"] = evaluation.evaluate(baselines.personal_frequency(split), split, K)
     return means(judged) + rows
 

@@ -158,7 +158,8 @@ so_far(["personal frequency", *STEPS[:2]])
 # %% [markdown]
 # ## A pointer to what they bought
 #
-# Better, and on repeats still behind a method that only counts. A GPT *could* count: attention can find every earlier
+# A better question, and not enough: for products bought before, both are far behind a method that only counts. A GPT
+# *could* count: attention can find every earlier
 # place of a token. But it has to learn that from a few thousand baskets, for every product anew, within the tokens
 # that it sees at once. Counting is free. How much does a count tell?
 
@@ -452,7 +453,6 @@ Markdown(
 # The steps on the real log, at a cut of the months that settings were chosen on:
 
 # %%
-real_steps = [name for name in measured("baskets_steps_online-retail_2011-10-09")["method"].dropna().unique()]
 so_far(["personal frequency", *STEPS], "baskets_steps_online-retail_2011-10-09")
 
 # %% [markdown]

@@ -45,7 +45,7 @@ class Catalogue:
 
     def _column(self, product: str) -> int | None:
         product = str(product).strip()
-        return self.column.get(product.upper(), self.column.get(product, self.named.get(_plain(product))))
+        return self.column.get(product, self.column.get(product.upper(), self.named.get(_plain(product))))
 
     def _unknown(self, products: list) -> str:
         names = [*self.column, *self.named]

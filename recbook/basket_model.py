@@ -15,12 +15,12 @@ from recbook.clues import BOUGHT, COUNTED, SHOPPER, SHOPPER_COUNTED, TREND
 from recbook.gpt import GPT, Config
 from recbook.knowledge import RELATED, Known
 
-PARTS = frozenset({"pointer", "time", "text", "together"})  # of the model: what an ablation takes away
+PARTS = frozenset({"reading", "pointer", "time", "text", "together"})  # of the model: what an ablation takes away
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a BasketGPT is built and trained; chosen on the real log, cuts in August to October."""
+    """How a BasketGPT is built and trained; chosen on the real log at cuts in August to October."""
 
     context: int = 256  # tokens that the GPT reads; counts and dates come from the whole history
     layers: int = 2
@@ -120,13 +120,16 @@ class BasketNetwork(nn.Module):
         products = len(self.text)
         table = self.read.weight + self.read_text(self.text)
         x = F.embedding(tokens.clamp(max=products - 1), table)  # (B, T) -> (B, T, C)
-        kept = (tokens < products) & (torch.rand(tokens.shape, device=tokens.device) >= forget)
+        kept = tokens < products
+        if forget:
+            kept = kept & (torch.rand(tokens.shape, device=tokens.device) >= forget)
         opening = self.opening(self.shopper_scale(shoppers))
         return torch.where((tokens == products)[..., None], opening, x * kept[..., None])
 
     def states(self, tokens: Tensor, shoppers: Tensor, forget: float = 0.0) -> Tensor:
-        """The GPT's state at every position, (B, T, C)."""
-        return self.gpt.hidden(self.vectors(tokens, shoppers, forget))
+        """The GPT's state at every position, (B, T, C); without the part "reading", what is known of the shopper."""
+        vectors = self.vectors(tokens, shoppers, forget)
+        return self.gpt.hidden(vectors) if "reading" in self.parts else vectors
 
     def scores(self, state: Tensor, known: Known) -> Tensor:
         """Logits of every product from states (n, C): (n, N). `known` holds tensors on the state's device."""

@@ -121,7 +121,10 @@ class BasketGPT:
     def _typed(self, histories: Iterable[History], when: str | pd.Timestamp | None) -> Log:
         """The log of some histories, each with an empty basket at its end: the one that is asked about."""
         day = float(self.knowledge.last_day) if when is None else (pd.Timestamp(when) - self.knowledge.origin) / DAY
-        origin, gap = self.knowledge.origin, self.knowledge.rhythm
+        origin, gap, since = self.knowledge.origin, self.knowledge.rhythm, self.knowledge.first_day
+        if day < since:
+            known = f"{origin + pd.Timedelta(days=since):%Y-%m-%d}"
+            raise ValueError(f"this model knows the shop as of {known}; to ask about an earlier day, fit it on less")
         dated = [self.catalogue.dated(history, day, origin, gap) for history in histories]
         empty = (day, np.array([], np.int64))
         return typed([[*history, empty] for history in dated], len(self.catalogue.codes), origin)
@@ -134,7 +137,7 @@ class BasketGPT:
         new: bool = False,
         among: Iterable[str] | None = None,
     ) -> pd.DataFrame:
-        """The k products most likely in the next basket: `code`, `description`, `share` of what it will hold.
+        """The k products that fit the next basket best: `code`, `description`, `score`.
 
         `history` is a list of baskets, oldest first, each a list of codes or descriptions, or a pair of a date and such
         a list; without dates the baskets are taken to be as far apart as is usual in the shop. `when` is the day of
@@ -151,7 +154,7 @@ class BasketGPT:
             allowed[self.catalogue.bought(history)] = False
         best = np.argsort(np.where(allowed, -scores, np.inf), kind="stable")[: min(k, allowed.sum())]
         table = {"code": self.catalogue.codes[best], "description": self.catalogue.texts[best]}
-        return pd.DataFrame(table | {"share": np.exp(scores[best])})
+        return pd.DataFrame(table | {"score": np.exp(scores[best])})
 
     def why(self, history: History, product: str, when: str | pd.Timestamp | None = None) -> pd.DataFrame:
         """What each past product did for `product`: the score with it less the score without it, strongest first.
@@ -183,7 +186,7 @@ class BasketGPT:
     def save(self, folder: str | Path) -> None:
         """Keep the model in a folder of its own: weights, what is known on the last day, settings. No pickle.
 
-        A model that is loaded knows the shop as of that day, also when it is asked about an earlier one.
+        A model that is loaded knows the shop as of that day, and cannot be asked about an earlier one.
         """
         folder, known = Path(folder), self.knowledge.latest()
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,14 @@ def _gpt() -> dict:
     except ImportError as error:
         remedy = "install 'recbook[receipts,embeddings,language]', or measure the baselines alone with --baselines"
         raise ValueError(f"the GPT needs {error.name}: {remedy}") from error
-    return {"BasketGPT": lambda split: baskets.basket_gpt(split, progress=True)}
+
+    def score(split):
+        try:
+            return baskets.basket_gpt(split, progress=True)
+        except ValueError as error:
+            raise ValueError(f"the GPT: {error}; --baselines measures the baselines alone") from error
+
+    return {"BasketGPT": score}
 
 
 def table(board: pd.DataFrame) -> pd.DataFrame:

@@ -53,10 +53,11 @@ def read(receipts: pd.DataFrame, codes: np.ndarray, origin: pd.Timestamp | None 
     out; `origin` is the first receipt's midnight if not given."""
     receipts = receipts[receipts["code"].isin(codes)]
     origin = receipts["date"].min().normalize() if origin is None else origin
-    lines = receipts.drop_duplicates(["invoice", "code"])[["customer", "invoice", "code", "date"]]
-    begun = lines.groupby("invoice", sort=False)["date"].transform("min")
+    basket = ["customer", "invoice"]  # an invoice number may come again for another customer
+    lines = receipts.drop_duplicates([*basket, "code"])[[*basket, "code", "date"]]
+    begun = lines.groupby(basket, sort=False)["date"].transform("min")
     lines = lines.assign(day=(begun - origin) / DAY).sort_values(["customer", "day", "invoice"], kind="stable")
-    new = lines["invoice"].ne(lines["invoice"].shift()).to_numpy()
+    new = lines[basket].ne(lines[basket].shift()).any(axis=1).to_numpy()
     starts = np.append(np.flatnonzero(new), len(lines))
     customer = lines["customer"].to_numpy(np.int64)[new]
     items = np.searchsorted(codes, lines["code"].to_numpy(str))

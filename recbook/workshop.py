@@ -207,14 +207,14 @@ def language_model():
 
 def basket_gpt():
     """The `baskets.BasketGPT` of the split at the default cut: of receipts before it, products that enough had."""
-    from recbook import basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training
+    from recbook import baselines, basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training
 
     receipts = cleaned().receipts
     split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
     settings = baskets.Settings()
     made_of = {
         "receipts": rc.fingerprint(split.receipts), "settings": asdict(settings) | {"parts": sorted(settings.parts)},
-        "code": _code(basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training),
+        "encoder": WEIGHTS_SHA256, "code": _code(baselines, basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training),
     }  # fmt: skip
     return artifact(
         "basket model",

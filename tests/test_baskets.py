@@ -485,10 +485,10 @@ def test_more_histories_than_are_answered_at_once(model):
 def test_recommend_is_the_best_of_ask_with_names(model):
     table, scores = model.recommend(HISTORY, k=5), model.ask([HISTORY])[0]
     best = np.argsort(-scores)[:5]
-    assert table.columns.tolist() == ["code", "description", "share"]
+    assert table.columns.tolist() == ["code", "description", "score"]
     assert table["code"].tolist() == [CODES[i] for i in best]
     assert table["description"].tolist() == [NAMES[CODES[i]] for i in best]
-    np.testing.assert_allclose(table["share"], np.exp(scores[best]), rtol=1e-5)
+    np.testing.assert_allclose(table["score"], np.exp(scores[best]), rtol=1e-5)
 
 
 def test_what_a_shopper_buys_again_and_again_comes_first(model):
@@ -506,12 +506,12 @@ def test_names_are_as_good_as_codes(model):
 )
 def test_short_histories_are_answered(model, history):
     table = model.recommend(history)
-    assert len(table) == 10 and np.isfinite(table["share"]).all() and table["code"].is_unique
+    assert len(table) == 10 and np.isfinite(table["score"]).all() and table["code"].is_unique
 
 
 def test_all_that_can_be_had_is_had_once(model):
     assert sorted(model.recommend(HISTORY, k=1000)["code"]) == CODES
-    assert model.recommend(HISTORY, k=1000)["share"].sum() == pytest.approx(1, abs=1e-4)
+    assert model.recommend(HISTORY, k=1000)["score"].sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_new_leaves_out_what_was_bought_and_keeps_the_order(model):
@@ -535,7 +535,7 @@ def test_a_history_longer_than_the_context_is_read_at_its_end_and_counted_whole(
     old = [[CODES[29]]] * 5
     scores = [model.ask([early + late])[0] for early in ([[]] * 5, old)]
     assert np.isfinite(scores).all() and np.abs(scores[0] - scores[1]).max() > 1e-3
-    shares = [model.recommend(early + late, 1, among=[CODES[29]])["share"][0] for early in ([[]] * 5, old)]
+    shares = [model.recommend(early + late, 1, among=[CODES[29]])["score"][0] for early in ([[]] * 5, old)]
     assert shares[1] > shares[0]
 
 
@@ -571,7 +571,7 @@ def test_what_is_asked_about_the_past_does_not_know_what_came_later(model, recei
 
 def test_a_product_never_sold_is_ranked_by_its_words(wider):
     every = wider.recommend(HISTORY, k=99)
-    assert set(every["code"]) == {*CODES, "30000", "40000"} and np.isfinite(every["share"]).all()
+    assert set(every["code"]) == {*CODES, "30000", "40000"} and np.isfinite(every["score"]).all()
     found = wider.recommend([["40000"], ["green mug candle", CODES[1]]], among=["40000", CODES[1]])
     assert set(found["code"]) == {"40000", CODES[1]}
     assert wider.why([["40000"], [CODES[1]]], "40000")["code"].tolist().count("40000") == 1
