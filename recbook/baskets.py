@@ -142,7 +142,8 @@ class BasketGPT:
         `history` is a list of baskets, oldest first, each a list of codes or descriptions, or a pair of a date and such
         a list; without dates the baskets are taken to be as far apart as is usual in the shop. `when` is the day of
         asking (the day after the receipts if not given). `new` leaves out what the shopper has bought; `among` ranks
-        only these products. ValueError names what is not in the catalogue.
+        only these products. ValueError names what is not in the catalogue. Scores order the products; they are no
+        probabilities, since training counts some targets more than others.
         """
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one product")

@@ -209,12 +209,17 @@ def basket_gpt():
     """The `baskets.BasketGPT` of the split at the default cut: of receipts before it, products that enough had."""
     from recbook import baselines, basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training
 
+    counting, learning = (
+        (baselines, clues, histories, knowledge),
+        (basket_model, baskets, gpt, recipe, sentences, training),
+    )
     receipts = cleaned().receipts
     split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
     settings = baskets.Settings()
     made_of = {
         "receipts": rc.fingerprint(split.receipts), "settings": asdict(settings) | {"parts": sorted(settings.parts)},
-        "encoder": WEIGHTS_SHA256, "code": _code(baselines, basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training),
+        "encoder": WEIGHTS_SHA256,
+        "code": _code(*counting, *learning),
     }  # fmt: skip
     return artifact(
         "basket model",
