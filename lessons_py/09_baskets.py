@@ -576,9 +576,17 @@ def epochs(results):
     return command.split("--epochs ")[1].split()[0] if "--epochs" in command else f"{baskets.Settings().epochs:g}"
 
 
+real = gains_of(REAL_STEPS)
+reading = real[real["method"] == "reading (the GPT)"].set_index("split")
+verdicts = []
+for part in PARTS:
+    low, high = reading.loc[part, ["low", "high"]]
+    verdicts.append(f"{part}: {'a gain' if low > 0 else 'a loss' if high < 0 else 'not told apart from nothing'}")
 Markdown(
     f"To save time these runs took {epochs(REAL_STEPS)} epochs each; the model of the first table took "
-    f"{baskets.Settings().epochs:g}."
+    f"{baskets.Settings().epochs:g}. So look at the last row with care. Reading, after that little training: "
+    f"{'; '.join(verdicts)}. The counts are ready from the first step and the GPT is not, and these rows cannot say "
+    "what it is worth once it is trained in full. What they do say is where most of the result comes from."
 )
 
 # %% [markdown]
