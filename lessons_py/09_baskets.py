@@ -302,7 +302,7 @@ gained(STEPS[5])
 #
 # One line of the loss is left. A list of ten has room for so many repeats and so many new products, and cross-entropy does not
 # know about lists. Count each repeat among the targets $w$ times. At its best such a network gives what was bought before $w$
-# times its share: as if $\\log w$ were added to its logit. So the weight settles how many of the ten places go to repeats; it was
+# times its share: as if $\log w$ were added to its logit. So the weight settles how many of the ten places go to repeats; it was
 # chosen on earlier cuts of the real log, like every other setting.
 
 # %%
