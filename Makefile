@@ -65,6 +65,14 @@ bench: $(BOOK)
 	$(BIN)/python benchmarks/baskets.py steps --data $(REAL) --cut 2011-10-09 --epochs 2
 	$(BIN)/python benchmarks/baskets.py unsold --data $(REAL) --cut 2011-10-09 --epochs 3
 	$(BIN)/python benchmarks/baskets.py growth --data embedded
+	$(BIN)/python benchmarks/lora.py --data embedded
+	$(BIN)/python benchmarks/lora.py --data $(REAL)
+	$(BIN)/python benchmarks/full_model.py --data $(REAL) --model _build/full
+	$(BIN)/python benchmarks/quantization.py ladder --size full --data $(REAL) --model _build/full
+	$(BIN)/python benchmarks/quantization.py ladder --size laptop --data embedded
+	$(BIN)/python benchmarks/quantization.py baskets --data embedded
+	$(BIN)/python benchmarks/quantization.py baskets --data $(REAL)
+	$(BIN)/python benchmarks/quantization.py kernels
 	$(BIN)/python benchmarks/peers.py --data $(REAL) --cut 2011-10-09
 	$(BIN)/python benchmarks/peers.py --data $(REAL)
 

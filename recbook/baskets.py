@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbook import training
+from recbook import quantized, training
 from recbook.asking import Catalogue, History
 from recbook.basket_model import PARTS as PARTS
 from recbook.basket_model import BasketNetwork
@@ -196,6 +196,7 @@ class BasketGPT:
         save_file({name: tensor.contiguous() for name, tensor in (state | tensors).items()}, folder / WEIGHTS)
         settings = asdict(self.settings) | {"parts": sorted(self.settings.parts)}
         words = {"settings": settings, "products": self.catalogue.products, "known": known.numbers()}
+        words["quantized"] = quantized.schemes(self.network)
         (folder / WORDS).write_text(json.dumps(words), encoding="utf-8")
 
     @classmethod
@@ -208,6 +209,7 @@ class BasketGPT:
             arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith("network.")}
             settings = Settings(**words["settings"] | {"parts": frozenset(words["settings"]["parts"])})
             model = cls(words["products"], Knowledge.restored(arrays, words["known"]), settings)
+            quantized.prepare(model.network, words.get("quantized", {}))
             state = {name.removeprefix("network."): tensors[name] for name in tensors if name.startswith("network.")}
             model.network.load_state_dict(state | {"text": model.network.text})
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:

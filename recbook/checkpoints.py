@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recbook import quantized
 from recbook.gpt import GPT, Config
 
 KEPT = 2  # checkpoints a run keeps: the newest, and one to fall back on
@@ -174,9 +175,10 @@ def _sha256(path: Path) -> str:
 
 
 def save_model(model: GPT, folder: str | Path) -> Path:
-    """Write a model as `model.safetensors`: its weights, and in the file's header its configuration as JSON.
+    """Write a model as `model.safetensors`: its weights, in the file's header its configuration and, where layers are
+    quantized, their schemes, as JSON.
 
-    One file, so the two always belong together; it is there whole or not at all. Returns its path.
+    One file, so these always belong together; it is there whole or not at all. Returns its path.
     """
     path = Path(folder) / MODEL
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,33 +195,44 @@ def save_model(model: GPT, folder: str | Path) -> Path:
 def load_model(folder: str | Path) -> GPT:
     """The GPT that `save_model` wrote in a folder, or that a checkpoint's folder holds, in evaluation mode, on the CPU.
 
-    FileNotFoundError if there is none; ValueError if the file is damaged, or holds no GPT of the shape that it names.
+    A quantized one comes back as it was, without ever taking the memory of its float weights. FileNotFoundError if
+    there is none; ValueError if the file is damaged, or holds no GPT of the shape that it names.
     """
     path = Path(folder) / MODEL
     if not path.is_file():
         raise FileNotFoundError(f"there is no model in {folder}: save one there with recbook.checkpoints.save_model")
     try:
         with safe_open(path, framework="pt") as file:
-            config = Config(**json.loads((file.metadata() or {})["config"]))
+            about = file.metadata() or {}
+        with torch.device("meta"):  # shapes alone
+            model = GPT(Config(**json.loads(about["config"])))
+        quantized.prepare(model, json.loads(about.get("quantized", "{}")))
         weights = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or holds no GPT of recbook ({error}): save it again") from error
-    model = GPT(config)
-    _load_weights(model, weights, path)
+    _load_weights(model, weights, path, assign=True)
     return model.eval()
 
 
 def _write_model(model: nn.Module, path: Path) -> None:
-    config = getattr(model, "config", None)
-    about = {"config": json.dumps(asdict(config))} if isinstance(config, Config) else None
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, about)
+    config, schemes = getattr(model, "config", None), quantized.schemes(model)
+    about = {"config": json.dumps(asdict(config))} if isinstance(config, Config) else {}
+    about |= {"quantized": json.dumps(schemes)} if schemes else {}
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, about or None)
 
 
-def _load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+def _load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, assign: bool = False) -> None:
+    """Fill a model; with `assign` the tensors themselves become its weights, copied out of the file."""
+    ours, theirs = ({name: _kind(tensor) for name, tensor in each.items()} for each in (model.state_dict(), weights))
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'not there')} in the file, {ours.get(name, 'not there')} in the model"
             raise ValueError(f"{path} is of another model: {name} is {shapes}. Build the model that was saved.")
-    model.load_state_dict(weights)
+    if assign:
+        weights = {name: tensor.clone() for name, tensor in weights.items()}  # let go of the file
+    model.load_state_dict(weights, assign=assign)
+
+
+def _kind(tensor: Tensor) -> str:
+    """A tensor's shape, and its type where only that one will do: for codes."""
+    return f"{tuple(tensor.shape)}" + ("" if tensor.is_floating_point() else f" {tensor.dtype}")

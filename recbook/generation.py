@@ -96,7 +96,7 @@ class _Batch:
             raise ValueError("the model is in training mode: dropout would garble the text. Call model.eval() first")
         if seed < 0:
             raise ValueError(f"the seed is {seed}; give 0 or more")
-        config, device, dtype = model.config, model.device, model.token_embedding.weight.dtype
+        config, device, dtype = model.config, model.device, model.dtype
         padded, starts = _padded(prompts, tokens, config)
         self.model, self.length, self.rows = model, padded.shape[1], {row: row for row in range(len(prompts))}
         self.tokens = torch.nn.functional.pad(padded, (0, tokens)).to(device)  # (B, longest + tokens)

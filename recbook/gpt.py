@@ -111,6 +111,14 @@ class Block(nn.Module):
         return x + F.dropout(self.contract(y), self.dropout, self.training)
 
 
+class TokenEmbedding(nn.Embedding):
+    """A vector a token, read both ways: a token's vector at the entrance, and at the exit how well each token fits."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Inner products with all vectors, (…, C) -> (…, vocabulary)."""
+        return F.linear(hidden, self.weight)
+
+
 class GPT(nn.Module):
     """The model: `model(tokens)` gives logits (B, T, vocabulary); `model.hidden(tokens)` what comes before the head."""
 
@@ -118,7 +126,7 @@ class GPT(nn.Module):
         """Build with GPT-2's initialisation; `seed` fixes it, None takes PyTorch's global state."""
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.token_embedding = TokenEmbedding(config.vocabulary, config.width)
         self.position_embedding = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
@@ -171,7 +179,7 @@ class GPT(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head: inner products with the token embeddings, (…, C) -> (…, vocabulary)."""
-        return F.linear(hidden, self.token_embedding.weight)
+        return self.token_embedding.logits(hidden)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of `targets` (B, T), those at -1 left out. The logits are never held whole."""
@@ -181,7 +189,12 @@ class GPT(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.token_embedding.weight.device
+        return self.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the numbers between the layers; in a quantized model the weights are of others."""
+        return self.norm.weight.dtype
 
 
 # --- The same weights in transformers ----------------------------------------------------------------------------

@@ -102,6 +102,10 @@ WITH_MUON = {
 }
 WITHOUT = {"laptop": 3e-3, "colab": 1e-3, "full": 6e-4}
 CARDS = 5  # times that the model reads each card: a product has one card, and stands in hundreds of baskets
+ANSWERS = 256  # positions that a request, what was found for it, and the answer may take
+NARRATOR = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250)  # at laptop scale; others as above
+LISTS, SAYINGS, NARRATOR_CARDS = 12_000, 1500, 3  # how many of each, or how often, the narrator reads
+HELD_OUT = 0.2  # share of the goods that the narrator is not taught to answer about
 SOME_BLOCKS = 128  # windows of the validation text that are looked at while training goes on
 
 
@@ -168,18 +172,61 @@ def language_model():
 
     Killed while it learns, it goes on where it was the next time. On the GPU where there is one.
     """
+    from recbook import gpt
+
+    config = gpt.Config(len(vocabulary()), **gpt.PRESETS[model_scale()])
+    return _trained("language model", token_files(), config, TRAINING[model_scale()])
+
+
+def narrator():
+    """The base that Part III teaches to answer: a GPT that has read `primer` too, and its metrics, kept alike.
+
+    It has no validation text of its own: its metrics tell the loss on what it learned from.
+    """
+    from recbook import gpt
+
+    sizes = dict(gpt.PRESETS[model_scale()])
+    sizes["context"] = max(ANSWERS, sizes["context"])
+    how = NARRATOR if model_scale() == "laptop" else TRAINING[model_scale()]
+    files = (_narrator_file(),) * 2
+    return _trained("narrator", files, gpt.Config(len(vocabulary()), **sizes), how)
+
+
+def _narrator_file() -> np.ndarray:
+    """What the narrator reads, (tokens,): cards, narratives, lists said again, sayings about goods to learn from."""
+    from recbook import documents, instructions, primer
+    from recbook import token_files as tf
+
+    known, names, table = known_receipts(), vocabulary(), goods()
+    learned, _ = instructions.part(table, HELD_OUT, SEED)
+    numbers = [NARRATOR_CARDS, LISTS, SAYINGS, HELD_OUT]
+    made_of = {
+        "receipts": rc.fingerprint(known), "vocabulary": names.fingerprint, "numbers": numbers, "embedded": embedded(),
+        "code": _code(documents, instructions, primer, tf) + json.dumps(instructions.phrases()),
+    }  # fmt: skip
+
+    def make(folder):
+        kinds = [documents.cards] * NARRATOR_CARDS + [documents.narratives]
+        read = [document for kind in kinds for document in kind(known, names)]
+        primed = [*primer.lists(table, LISTS, SEED), *primer.sayings(learned, SAYINGS, SEED)]
+        tf.write(folder / "narrator.tokens", read + [documents.encode(parts, names) for parts in primed], names)
+
+    return artifact("narrator's reading", made_of, make, load=lambda folder: tf.read(folder / "narrator.tokens", names))
+
+
+def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict):
+    """A GPT trained on the first of two token streams and looked at on the second, and its metrics: kept."""
     import torch
     from filelock import FileLock
 
     from recbook import checkpoints, devices, gpt, losses, recipe, training
     from recbook import token_files as tf
 
-    learn, judge = token_files()
-    scale, device = model_scale(), "cuda" if torch.cuda.is_available() else "cpu"
-    config = gpt.Config(len(vocabulary()), **gpt.PRESETS[scale])
+    (learn, judge), scale = files, model_scale()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     rates = WITH_MUON[scale] if hasattr(torch.optim, "Muon") else {"learning_rate": WITHOUT[scale]}
     compiled = scale == "full" and device == "cuda" and find_spec("triton") is not None
-    settings = training.Settings(seed=SEED, compile=compiled, **TRAINING[scale], **rates)
+    settings = training.Settings(seed=SEED, compile=compiled, **how, **rates)
     made_of = {
         "text": [hashlib.sha256(np.ascontiguousarray(ids)).hexdigest() for ids in (learn, judge)],
         "config": asdict(config), "settings": asdict(settings),
@@ -200,9 +247,16 @@ def language_model():
 
     home().mkdir(parents=True, exist_ok=True)
     with FileLock(f"{run}.lock"):  # a second chapter that needs the model waits for it, and loads it
-        kept = artifact("language model", made_of, make, load)
+        kept = artifact(name, made_of, make, load)
         shutil.rmtree(run, ignore_errors=True)  # only now: what is kept is whole
     return kept
+
+
+def goods() -> pd.DataFrame:
+    """What can be asked for, `instructions.goods`: of the embedded shop by the truth, of others by the descriptions."""
+    from recbook import instructions
+
+    return instructions.goods(known_receipts(), the_shop().products if embedded() else None)
 
 
 def basket_gpt():

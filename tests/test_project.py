@@ -26,9 +26,10 @@ MODULES = sorted((ROOT / "recbook").rglob("*.py"))
 # Ground floor first, as DESIGN has it; a part of a subject stands before the module that gives it to the reader.
 ORDER = """
     assortment mess response shop columns sources receipts records metrics intervals evaluation page baselines
-    embeddings search queries index_files scale tokens documents token_files losses sizes gpt devices recipe
-    checkpoints progress tracking training sampling generation
-    histories clues knowledge asking basket_model sentences baskets lora quantization reranking
+    embeddings search queries index_files scale tokens documents token_files losses sizes quantization stores quantized
+    gpt devices recipe checkpoints progress tracking training sampling generation
+    instructions primer pairs answers lora adapters
+    histories clues knowledge asking basket_model sentences baskets reranking
     narratives distillation recommender artifacts workshop cli
 """.split()
 HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from recbook import artifacts, evaluation, gpt, receipts, shop, token_files, training, workshop
+from recbook import artifacts, evaluation, gpt, instructions, primer, receipts, shop, token_files, training, workshop
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,83 @@ def test_a_model_whose_training_was_cut_off_goes_on_and_ends_the_same(tiny, monk
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+# ---- what Part III asks for, and the narrator -----------------------------------------------------------------------
+
+
+def test_goods_of_the_embedded_shop_are_by_its_truth():
+    known, truth = workshop.known_receipts(), workshop.the_shop().products
+    table = workshop.goods()
+    assert set(table.index) == set(known["code"]) < set(truth.index)  # of what was sold before the cut
+    assert (table["occasion"] == truth["occasion"][table.index]).all()
+    told = instructions.goods(known)["occasion"]
+    assert (told != table["occasion"]).mean() > 0.2  # which the descriptions alone do not tell
+
+
+def test_goods_of_another_shop_are_by_their_descriptions(tiny, monkeypatch):
+    monkeypatch.setattr(workshop, "the_shop", lambda: pytest.fail("another shop's truth is not known"))
+    table, known = workshop.goods(), workshop.known_receipts()
+    assert len(table) and set(table.index) == set(known["code"])
+    pd.testing.assert_frame_equal(table, instructions.goods(known))
+
+
+@pytest.fixture
+def little_reading(tiny, monkeypatch):
+    """A narrator of the tiny shop: six steps on ten lists and five sayings."""
+    plan = dict(steps=6, batch=4, warmup=2, evaluate_every=3, save_every=3)
+    for name, value in dict(NARRATOR=plan, LISTS=10, SAYINGS=5, NARRATOR_CARDS=2, ANSWERS=48).items():
+        monkeypatch.setattr(workshop, name, value)
+    return plan
+
+
+def test_the_narrator_is_built_once_and_again_when_it_should_be_another(little_reading, capsys, monkeypatch):
+    model, metrics = workshop.narrator()
+    assert built(capsys) == {"vocabulary", "narrator's reading", "narrator"}
+    assert [line["step"] for line in metrics] == [3, 6] and not model.training
+    assert model.config.context == 48 and model.config.width == gpt.PRESETS["laptop"]["width"]
+    again, same = workshop.narrator()
+    assert built(capsys) == set() and same == metrics
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not list(artifacts.home().glob("training-*[!k]"))
+    monkeypatch.setitem(little_reading, "steps", 3)
+    assert workshop.narrator()[1][-1]["step"] == 3
+    assert built(capsys) == {"narrator"}  # the same text, read for a shorter time
+    monkeypatch.setattr(workshop, "LISTS", 11)
+    workshop.narrator()
+    assert built(capsys) == {"narrator's reading", "narrator"}
+    words = instructions.phrases() | {"more": 1}
+    monkeypatch.setattr(instructions, "phrases", lambda: words)
+    workshop.narrator()
+    assert "narrator's reading" in built(capsys)
+
+
+def test_a_model_of_more_positions_than_answers_take_keeps_them(little_reading, monkeypatch):
+    monkeypatch.setattr(workshop, "ANSWERS", 16)
+    assert workshop.narrator()[0].config.context == 32 == workshop.language_model()[0].config.context
+
+
+def test_what_the_narrator_reads(little_reading, monkeypatch):
+    """Cards, narratives, lists and sayings, and no basket; of goods held out no saying, but lists."""
+    asked, seen = {}, {"lists": primer.lists, "sayings": primer.sayings}
+    for name, write in seen.items():
+        monkeypatch.setattr(
+            primer, name, lambda table, *rest, n=name, w=write: asked.update({n: table}) or w(table, *rest)
+        )
+    workshop.narrator()
+    [path] = artifacts.home().rglob("narrator.tokens")
+    names, known = workshop.vocabulary(), workshop.known_receipts()
+    documents = names.decode(token_files.read(path, names)).split("<|end|>")[:-1]
+    kinds = pd.Series(documents).str.extract(r"^<\|(\w+)\|>")[0]
+    codes = known["code"].nunique()
+    lists = [document for document in documents if "<|answer|>" in document]
+    assert (kinds == "product").sum() == 2 * codes + len(lists) and len(lists) == 10
+    assert (kinds == "request").sum() == 5 and kinds.isna().sum() == 10  # of each request two remarks
+    assert (kinds == "shopper").sum() >= known["customer"].nunique() and "basket" not in set(kinds)
+    assert not [document for document in lists if "<|request|>" in document]
+    pd.testing.assert_frame_equal(asked["lists"], workshop.goods())
+    learned, held = instructions.part(workshop.goods(), workshop.HELD_OUT, workshop.SEED)
+    assert set(asked["sayings"].index) == set(learned.index) and len(held) and not set(held.index) & set(learned.index)
+
+
 def test_an_unknown_scale_is_refused(monkeypatch):
     monkeypatch.setenv("RECBOOK_SCALE", "huge")
     with pytest.raises(ValueError, match="RECBOOK_SCALE is 'huge'; the scales are laptop, colab, full"):
@@ -137,3 +214,4 @@ def test_every_scale_has_a_shape_a_plan_and_rates():
     for scale in scales:
         for rates in (workshop.WITH_MUON[scale], {"learning_rate": workshop.WITHOUT[scale]}):
             training.Settings(**workshop.TRAINING[scale], **rates)
+    training.Settings(**workshop.NARRATOR, **workshop.WITH_MUON["laptop"])

@@ -19,7 +19,20 @@ from scipy import sparse
 
 CHAPTERS = dict(  # number -> file in this folder
     enumerate(
-        ["cleaning", "baselines", "embeddings", "faiss", "tokens", "gpt", "training", "generation", "baskets"], start=1
+        [
+            "cleaning",
+            "baselines",
+            "embeddings",
+            "faiss",
+            "tokens",
+            "gpt",
+            "training",
+            "generation",
+            "baskets",
+            "lora",
+            "quantization",
+        ],
+        start=1,
     )
 )
 

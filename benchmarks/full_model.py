@@ -1,0 +1,45 @@
+"""Train the `full`-size GPT for a few steps on two cores: too few to be good, enough to have a perplexity to lose.
+
+    RECBOOK_SCALE=full python benchmarks/full_model.py --data online-retail --model FOLDER
+
+writes a model that `checkpoints.load_model` reads, which benchmarks/quantization.py then shrinks. About a quarter of an
+hour and 4 GB on two cores. `--data`: what `RECBOOK_DATA` takes, or `embedded`.
+"""
+
+import argparse
+import os
+
+from recbook import checkpoints, gpt, token_files, training, workshop
+
+STEPS, BATCH = 220, 8
+RATES = dict(learning_rate=0.003, matrix_learning_rate=0.02)
+
+
+def main() -> None:
+    """Train and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="what RECBOOK_DATA takes, or embedded")
+    parser.add_argument("--model", required=True, help="the folder for the model")
+    arguments = parser.parse_args()
+    if arguments.data != "embedded":
+        os.environ["RECBOOK_DATA"] = arguments.data
+    os.environ["RECBOOK_SCALE"] = "full"
+    learn, judge = workshop.token_files()
+    model = gpt.GPT(gpt.Config(len(workshop.vocabulary()), **gpt.PRESETS["full"]), seed=workshop.SEED)
+    settings = training.Settings(
+        steps=STEPS, batch=BATCH, warmup=20, evaluate_every=20, save_every=STEPS, seed=workshop.SEED, **RATES
+    )
+    some = token_files.Windows(judge[: 16 * model.config.context + 1], model.config.context)
+    training.train(
+        model,
+        token_files.Windows(learn, model.config.context),
+        settings,
+        validate=lambda model: training.validation_loss(model, some, size=8),
+        track=lambda figures: print(figures, flush=True),
+        progress=False,
+    )
+    print(f"model: {checkpoints.save_model(model, arguments.model)}")
+
+
+if __name__ == "__main__":
+    main()
