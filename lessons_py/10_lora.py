@@ -67,7 +67,7 @@ print(judged[0].request)
 table.loc[list(judged[0].found), ["name", "colour", "kind", "occasion", "price"]]
 
 # %% [markdown]
-# That is one *instruction*. The search says what it found: first what has all that was asked for, then what comes close. The
+# That is one *instruction*. The search says what it found: first what has all that was asked for, then what comes closest. The
 # shop writes thousands of these from its own catalogue, with the answer that a good assistant would give, in the manner of the
 # data set `neuralwork/fashion-style-instruct` (`pairs.load` reads that one too, where there is a network). As a document:
 
@@ -101,7 +101,8 @@ learn, fitting = learn.take(learn.fitting(workshop.ANSWERS)), judge.fitting(work
 judge, judged = judge.take(fitting), [judged[row] for row in fitting]
 Markdown(
     f"{len(learn):,} answers to learn from, about {len(learned_goods):,} goods; {len(judged)} requests to be judged on, about "
-    f"{len(new_goods)} others."
+    f"{len(new_goods)} others. (That is {len(learn) / len(made):.0%} of those written: the rest is too long for the "
+    f"{workshop.ANSWERS} positions of the model.)"
 )
 
 # %% [markdown]
@@ -125,8 +126,9 @@ pd.DataFrame(
 # ## Before
 #
 # First the base as it is. It is the GPT of Chapter 7 with more positions and other reading: cards and narratives as before,
-# then lists of products that are said again, and, torn apart, the words that shoppers and shops use. A large model has all that from the
-# web. Ours has to be given it, and that is a lesson of its own: the page `recbook/primer.py` tells what happened without.
+# then lists of products that are said again, and, torn apart, the words that shoppers and shops use. A large model has all that
+# from the web. Ours has to be given it (`recbook/primer.py`): without the lists it never learned to look at what was found, and
+# without the words it could not spell them. The book's laboratory log has the figures.
 #
 # Each answer is judged by rules that read it. Does it follow the format? Does it name only products that were found, by
 # their names, at their prices? Do the products have the colour, are they the kind of thing, are they for the occasion
@@ -138,7 +140,7 @@ def answer_all(model, judge):
     texts = []
     for start in range(0, len(judge), 50):
         prompts = judge.prompts[start : start + 50]
-        room = min(110, model.config.context - max(map(len, prompts)))
+        room = model.config.context - max(map(len, prompts))
         texts += generation.generate(model, prompts, room, stop=[names.control["<|end|>"]])
     return texts
 
@@ -353,8 +355,8 @@ costs = pd.DataFrame(
 costs.round(1)
 
 # %% [markdown]
-# LoRA saves memory and storage. It does not save much time: each step still goes forwards and backwards through every
-# frozen matrix, and only the last product, the gradient of the weights themselves, falls away.
+# LoRA saves memory and storage. It saves no time here: each step still goes forwards and backwards through every frozen
+# matrix. Only the gradient of the weights themselves falls away, and the narrow products come on top.
 #
 # ## A second voice on the same base
 #
@@ -362,7 +364,7 @@ costs.round(1)
 # touched: it is not in use, so it gets no gradient.
 
 # %% tags=["nbval-ignore-output"]
-warm = written(made, "warm")
+warm = written(made, "warm")  # longer: fewer of them fit
 lora.adapt(taught_model, "warm", shape, seed=1)
 taught_model, _ = taught(taught_model, warm.take(warm.fitting(workshop.ANSWERS)), 1e-2)
 voices = {}
@@ -495,7 +497,9 @@ SHOWN = ["validation_loss", "format", "grounded", "prices", "meets", "seconds", 
 methods("online-retail").reindex(columns=SHOWN).round(2).rename_axis("Online Retail, held out")
 
 # %%
-methods("embedded-shop").reindex(columns=SHOWN).round(2).rename_axis("embedded shop, held out")
+methods("embedded-shop").reindex(columns=[name for name in SHOWN if name != "seconds"]).round(2).rename_axis(
+    "embedded shop, held out"
+)
 
 # %%
 real = methods("online-retail")
@@ -506,6 +510,26 @@ Markdown(
     f"vectors frozen, in {real.loc[vectors, 'meets']:.0%}; an adapter of rank 16 in {real.loc['LoRA, rank 16', 'meets']:.0%}. The best row is "
     f"*{best}*. So freezing the vectors is what matters for new goods, and the low rank is what makes the result small to train and to store."
 )
+
+# %% [markdown]
+# What does the rank buy? And what do the tokens' vectors cost?
+
+# %%
+fig, ax = plt.subplots()
+for (data, label), colour in zip(
+    {"embedded-shop": "embedded shop", "online-retail": "Online Retail"}.items(), ["#1b4f72", "#d9822b"], strict=True
+):
+    rows = methods(data)["meets"]
+    ranks = {int(name.split()[-1]): value for name, value in rows.items() if name.split()[-1].isdigit()}
+    ax.plot(list(ranks), list(ranks.values()), "o-", color=colour, label=f"{label}: LoRA")
+    ax.axhline(rows[vectors], color=colour, linestyle="--", linewidth=1, label="full, but for the vectors")
+    ax.axhline(rows[everything], color=colour, linestyle=":", linewidth=1.5, label="full fine-tuning")
+ax.set_xscale("log", base=2)
+ax.set_xticks(list(ranks), list(ranks))
+ax.set(xlabel="rank", ylabel="answers that meet what is asked", ylim=(0, 1.03))
+ax.set_title("A small rank is enough to learn a manner")
+ax.legend(fontsize=8, ncols=2, loc="center right")
+plt.show()
 
 # %% [markdown]
 # Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. To learn from written answers of
@@ -658,9 +682,8 @@ check("10.5", answer_targets)
 #
 # <details><summary>Answer</summary>
 #
-# A voice is learned from very few answers, some dozens, long before the facts are right: compare `format` and your property
-# with `grounded` and `prices` as you add answers. That is why a voice may be taught from a small, well-written set, and why a
-# pleasant voice is no sign of a true answer.
+# Draw `format`, your property, `grounded` and `prices` in one figure against the number of answers. They do not become right at
+# the same time, and that is the lesson: a pleasant voice is no sign of a true answer, so count the facts by themselves.
 #
 # </details>
 #
@@ -669,7 +692,7 @@ check("10.5", answer_targets)
 # - An instruction set is pairs of prompt and answer; only the answer's tokens count in the loss.
 # - Full fine-tuning may learn more than you meant: here, which goods are asked for. Judge on goods and words held out.
 # - The change that training makes has a low rank, so LoRA learns it as $BA$ beside a frozen $W$. It begins as nothing.
-# - An adapter trains and stores a fraction of the numbers, takes nearly the same time, and can be switched at each request, or merged.
+# - An adapter trains and stores a fraction of the numbers, in no less time, and can be switched at each request, or merged.
 # - An adapter cannot teach what the base has never read: give the base the words first.
 # - An adapter belongs to one base; its file says to which.
 #

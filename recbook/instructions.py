@@ -187,9 +187,8 @@ def for_occasion(occasion: str) -> str:
 
 def prompt(request: str, picks: Sequence[str], close: Sequence[str], table: pd.DataFrame) -> Document:
     """What the model reads before it answers: the request, and what the search found, with price and occasion."""
-    parts: Document = [Control("<|request|>"), f" {request}", *found(picks, table)]
-    parts[-1] += " Close:"
-    return [*parts, *found(close, table)[1:], Control("<|answer|>")]
+    listed = [*found(picks, table), " Close:", *found(close, table)[1:]]
+    return [Control("<|request|>"), f" {request}", *listed, Control("<|answer|>")]
 
 
 def found(codes: Sequence[str], table: pd.DataFrame) -> Document:

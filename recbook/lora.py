@@ -175,7 +175,7 @@ def unmerge(model: nn.Module) -> None:
 
 
 def merge_and_unload(model: nn.Module, name: str) -> nn.Module:
-    """Merge adapter `name` for good: the layers are plain ones again, to be saved or quantized; no adapter is left."""
+    """Merge adapter `name` for good: plain layers again, still frozen, to be saved or quantized; no adapter is left."""
     merge(model, name)
     for place, layer in layers(model).items():
         _put(model, place, layer.base)

@@ -14,12 +14,19 @@ import pandas as pd
 from recbook.documents import Control, Document, Product, pounds
 from recbook.instructions import STYLES, Instruction, answer, found, wording, write
 
+LONGEST = 6  # products in a list
+
 
 def lists(table: pd.DataFrame, number: int, seed: int = 0) -> Iterator[Document]:
-    """`number` lists of two to six random goods, each followed by the same products again, every third with prices."""
+    """`number` lists of two to six random goods, each followed by the same products again, every third with prices.
+
+    ValueError if there are fewer than six goods.
+    """
+    if len(table) < LONGEST:
+        raise ValueError(f"{len(table)} products are too few for lists of up to {LONGEST}: take more receipts")
     rng = np.random.default_rng(seed)
     for place in range(number):
-        codes = rng.choice(table.index, rng.integers(2, 7), replace=False)
+        codes = rng.choice(table.index, rng.integers(2, LONGEST + 1), replace=False)
         parts = [*found(codes, table), Control("<|answer|>")]
         for code in codes:
             parts += [Product(code)] + [f": {pounds(table.loc[code, 'price'])}."] * (place % 3 == 0)

@@ -236,6 +236,7 @@ def test_a_prompt_holds_the_request_and_what_was_found_with_prices(written):
         first, request, second, *listing, last = parts
         assert [part.name for part in (first, second, last)] == ["<|request|>", "<|product|>", "<|answer|>"]
         assert request == f" {instruction.request}"
+        listing.remove(" Close:")
         assert products(parts) == products(listing[::2]) == list(instruction.found)
         for code, text in zip(instruction.found, listing[1::2], strict=True):
             assert text.startswith(f" {TABLE.at[code, 'name']}, ")
@@ -247,8 +248,7 @@ def test_a_prompt_holds_the_request_and_what_was_found_with_prices(written):
 def test_every_found_product_stands_once_and_the_picks_before_what_comes_close(written):
     for instruction in written[:50]:
         parts = instructions.prompt(instruction.request, instruction.picks, instruction.close, TABLE)
-        [split] = [place for place, part in enumerate(parts) if isinstance(part, str) and "Close:" in part]
-        assert parts[split].endswith("; Close:")
+        split = parts.index(" Close:")
         assert products(parts[:split]) == list(instruction.picks)
         assert products(parts[split:]) == list(instruction.close)
         assert sum(isinstance(part, Control) for part in parts) == 3
@@ -264,8 +264,18 @@ def test_a_prompt_by_hand():
     assert instructions.prompt("Cream?", ["1A", "2B"], ["3C"], table) == [
         *(Control("<|request|>"), " Cream?", Control("<|product|>")),
         *(Product("1A"), " midi dress in cream silk, for the office, £39.95;", Product("2B")),
-        *(" cream scarf, £9.50; Close:", Product("3C"), " navy suit, for a wedding, £120.00;", Control("<|answer|>")),
+        *(
+            " cream scarf, £9.50;",
+            " Close:",
+            Product("3C"),
+            " navy suit, for a wedding, £120.00;",
+            Control("<|answer|>"),
+        ),
     ]
+    assert instructions.prompt("Cream?", [], ["3C"], table)[2:4] == [
+        Control("<|product|>"),
+        " Close:",
+    ]  # nothing meets it
     assert instructions.found(["3C"], table) == [
         *(Control("<|product|>"), Product("3C"), " navy suit, for a wedding, £120.00;")
     ]

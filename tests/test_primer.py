@@ -169,3 +169,8 @@ def test_a_small_vocabulary_holds_it_all(documented):
                    for part in parts]  # fmt: skip
         assert vocabulary.decode(ids) == "".join(spelled)
         assert sum(token >= 256 for token in ids) == len(products(parts)) + len(controls(parts))
+
+
+def test_too_few_goods_for_a_list_are_refused():
+    with pytest.raises(ValueError, match="too few for lists"):
+        next(primer.lists(pd.DataFrame({"name": ["mug"], "price": [1.0], "occasion": [""]}, index=["1A"]), 1))

@@ -17,24 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-CHAPTERS = dict(  # number -> file in this folder
-    enumerate(
-        [
-            "cleaning",
-            "baselines",
-            "embeddings",
-            "faiss",
-            "tokens",
-            "gpt",
-            "training",
-            "generation",
-            "baskets",
-            "lora",
-            "quantization",
-        ],
-        start=1,
-    )
-)
+TOPICS = "cleaning baselines embeddings faiss tokens gpt training generation baskets lora quantization"
+CHAPTERS = dict(enumerate(TOPICS.split(), start=1))  # number -> file in this folder
 
 
 @dataclass(frozen=True)
