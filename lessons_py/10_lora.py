@@ -52,13 +52,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from torch import nn
 
 from recbook import adapters, answers, evaluation, generation, instructions, lora, pairs, training, workshop
 from recbook.exercises import check
 
-base, metrics = workshop.narrator()
+base = workshop.narrator()[0].cpu()
 names, table = workshop.vocabulary(), workshop.goods()
 learned_goods, new_goods = instructions.part(table, workshop.HELD_OUT, workshop.SEED)
 made = instructions.write(learned_goods, 2600, instructions.wording("learned"), seed=0)
@@ -91,9 +91,13 @@ for style, pair in both.items():
 # A product's token stands before its name, as on every receipt that the model has read. The answer has a format: two to four
 # products with a reason each, a note, one alternative.
 #
+# So the search does the choosing, and the model does the telling: it must say again what stands in front of it, in the right
+# order, with the right prices, and give as a reason what was asked for. That is how such systems are built, because a
+# search can be checked.
+#
 # We hold two things out. A fifth of the *goods* appears in no answer that is learned from; and the requests that we judge by
-# are *worded* in ways that none of the learned ones is. What counts is whether the model does what is asked for goods
-# it was never asked about, by people who put it differently.
+# are *worded* in ways that none of the learned ones is. What counts is what the model says about goods that it was never
+# taught to talk about.
 
 # %%
 learn, judge = written(made, "terse"), written(judged, "terse")
@@ -152,7 +156,7 @@ def judgement(model, judge, judged):
     return training.validation_loss(model, judge) | pd.DataFrame(verdicts).mean().to_dict()
 
 
-COLUMNS = ["validation_loss", "format", "grounded", "prices", "colour", "kind", "occasion", "meets"]
+COLUMNS = ["validation_loss", "format", "grounded", "prices", "colour", "kind", "occasion", "meets", "reasons"]
 board = {"base": judgement(base, judge, judged)}
 print(shown(answer_all(base, judge.take([0]))[0])[:200])
 assert board["base"]["format"] < 0.2
@@ -161,7 +165,7 @@ pd.DataFrame(board).reindex(COLUMNS).T.round(2)
 # %% [markdown]
 # It has never been asked anything, so it writes on as if this were its own text. The loss is in nats a token of the right
 # answers; all else are shares of answers. `grounded` means that only found products are named, each by its name; `meets` that
-# all is met that was asked for.
+# the products are all that was asked for; `reasons` that the reasons are what was asked for, and nothing else.
 #
 # ## Everything: full fine-tuning
 #
@@ -180,19 +184,19 @@ def taught(model, learn, learning_rate):
 
 full, seconds["full fine-tuning"] = taught(copy.deepcopy(base), learn, 3e-3)
 board["full fine-tuning"] = judgement(full, judge, judged)
-like = instructions.write(learned_goods, 120, instructions.wording("learned"), seed=2)
-like_pairs = written(like, "terse")
-kept = like_pairs.fitting(workshop.ANSWERS)
-as_learned = judgement(full, like_pairs.take(kept), [like[row] for row in kept])
-assert as_learned["meets"] > 0.5
-pd.DataFrame({"goods and words as learned": as_learned, "held out": board["full fine-tuning"]}).reindex(
-    COLUMNS
-).T.round(2)
+rows = {}
+for name, wording in (("goods and words as learned", "learned"), ("goods as learned, words held out", "held_out")):
+    like = instructions.write(learned_goods, 120, instructions.wording(wording), seed=2)
+    like_pairs = written(like, "terse")
+    kept = like_pairs.fitting(workshop.ANSWERS)
+    rows[name] = judgement(full, like_pairs.take(kept), [like[row] for row in kept])
+rows["goods and words held out"] = board["full fine-tuning"]
+assert rows["goods and words as learned"]["meets"] > (0.7 if workshop.embedded() else 0)
+pd.DataFrame(rows).reindex(COLUMNS).T.round(2)
 
 # %% [markdown]
-# Look at the two rows. About the goods that it learned to talk about, it answers nearly without a fault. About the others it
-# is far worse, though both were on the same shelves and in the same receipts. What goes wrong? Take every product that it names
-# in its answers about the goods held out.
+# The words make little difference; the goods do, though all of them were on the same shelves and in the same receipts. What
+# goes wrong? Take every product that it names in its answers about the goods held out.
 
 # %% tags=["nbval-ignore-output"]
 mentions = []
@@ -201,22 +205,43 @@ for text, each in zip(answer_all(full, judge), judged, strict=True):
     for code, said in [*answer.picks, answer.alternative] if answer else []:
         by_name = said.startswith(f" {table.loc[code, 'name']}: ")
         mentions.append((code in each.found, code in learned_goods.index, by_name))
+assert len(mentions) > 20
 found, heard, right = np.array(mentions).T
 faults = {
     "one that was not found": (~found).mean(),
     "of these, one that it learned about": heard[~found].mean() if (~found).any() else 0.0,
     "one that was found, under another name": (found & ~right).mean(),
 }
-assert len(mentions) > 50 and (~found | ~right).any()
+assert (~found | ~right).any()
 text = answer_all(full, judge.take([0]))[0]
 print("found:   ", "; ".join(table.loc[list(judged[0].found), "name"]))
 print("answered:", shown(text))
 pd.Series(faults, name="share of the products named").map("{:.0%}".format).to_frame()
 
 # %% [markdown]
-# It names goods that it knows better than those in front of it, or calls what is in front of it by a familiar name. Every step of the training
-# raised the vectors of the goods that it learned about, in the head, and pushed down those of all others, which were never a right answer.
-# It learned *which goods people ask for* where we wanted it to learn *how to answer*.
+# It names other goods than those in front of it, or calls those by another's name. A suspicion: the tokens' vectors. They are the
+# head, too. Every step raises those of the goods that are right answers and lowers all others, and the goods held out are
+# never a right answer. If that is it, then the *base's* vectors, put back into the trained model, should mend it.
+
+# %% tags=["nbval-ignore-output"]
+put_back = copy.deepcopy(full)
+put_back.token_embedding.load_state_dict(base.token_embedding.state_dict())
+mended = {
+    "full fine-tuning": board["full fine-tuning"],
+    "the same with the base's vectors": judgement(put_back, judge, judged),
+}
+gained = mended["the same with the base's vectors"]["meets"] - mended["full fine-tuning"]["meets"]
+assert np.isfinite(gained)
+display(pd.DataFrame(mended).reindex(COLUMNS).T.round(2))
+Markdown(
+    f"Putting them back changes the share of answers that meet the request by {100 * gained:+.0f} points. "
+    + (
+        "So a good part of the harm was in those vectors: the training had learned *which goods people ask for* where we wanted it "
+        "to learn *how to answer*."
+        if gained > 0.1
+        else "So the vectors alone are not it: the rest of the network has come to rely on the new ones."
+    )
+)
 
 # %% [markdown]
 # ## What did the training change?
@@ -246,7 +271,7 @@ plt.title("What fine-tuning changes has a low rank")
 plt.legend()
 plt.show()
 held = {name: curve[15] for name, curve in curves.items()}
-assert held["the change"] > held["random numbers"]
+assert held["the change"] > held["random numbers"] + 0.1
 
 # %% tags=["nbval-ignore-output"]
 assert 0 < held["random numbers"] < held["the change"] <= 1
@@ -256,7 +281,8 @@ Markdown(
 )
 
 # %% [markdown]
-# The change is much simpler than the matrix. So why store, and train, all of it?
+# The change is simpler than the matrix. (The matrix's own curve is flat for a reason: the base was trained by Muon, whose steps
+# are equally large in all directions.) So why store, and train, all of the change?
 #
 # ## A narrow way beside a frozen matrix
 #
@@ -300,8 +326,8 @@ by_hand = sum(shape.rank * (layer.in_features + layer.out_features) for layer in
 taught_model = lora.adapt(copy.deepcopy(base), "terse", shape, seed=0)
 assert by_hand == lora.parameters(base, shape) == lora.trained(taught_model)
 Markdown(
-    f"{len(layers)} matrices, {by_hand:,} trained numbers: {by_hand / base.config.parameters:.0%} of the model. In a model a hundred "
-    "times as wide the share is a hundred times smaller: a matrix grows with the square of the width, an adapter with the width."
+    f"{len(layers)} matrices, {by_hand:,} trained numbers: {by_hand / base.config.parameters:.0%} of the model. A matrix grows with "
+    "the square of the width and its adapter with the width, so in wide models the share is far smaller."
 )
 
 # %% [markdown]
@@ -323,27 +349,47 @@ before_training = lora.fingerprint(taught_model)
 taught_model, seconds["LoRA, rank 16"] = taught(taught_model, learn, 1e-2)
 assert lora.fingerprint(taught_model) == before_training == lora.fingerprint(base)
 board["LoRA, rank 16"] = judgement(taught_model, judge, judged)
-assert board["LoRA, rank 16"]["meets"] > board["full fine-tuning"]["meets"]
+assert board["LoRA, rank 16"]["validation_loss"] < board["base"]["validation_loss"]
 pd.DataFrame(board).reindex(COLUMNS).T.round(2)
 
 # %% tags=["nbval-ignore-output"]
 ours, theirs = (board[name]["meets"] for name in ("LoRA, rank 16", "full fine-tuning"))
-assert ours > theirs
+assert ours > theirs or not workshop.embedded()
 Markdown(
-    f"On goods that no answer was about, the adapter meets all that is asked in {ours:.0%} of its answers, full fine-tuning in {theirs:.0%}. "
-    "The adapter could not touch the tokens' vectors, so it had to learn what generalises: look at what was found, and say it."
+    f"On goods that no answer was about, the adapter's products are what was asked for in {ours:.0%} of its answers, those of full "
+    f"fine-tuning in {theirs:.0%}. The adapter could not touch the tokens' vectors."
 )
 
 # %% [markdown]
-# > **Pitfall.** Do not read this as *low rank beats full rank*. What did the harm was training the tokens' vectors on a part of the goods. The
-# > table from the real receipts, below, has the fair row too: everything trained but those vectors.
+# What of this does it owe to the request? Give every prompt the request of another, and judge its answers by what its own shopper
+# had asked.
+
+# %% tags=["nbval-ignore-output"]
+others = [*judged[1:], judged[0]]
+strange = [
+    instructions.prompt(o.request, each.picks, each.close, table) for o, each in zip(others, judged, strict=True)
+]
+swapped = pairs.encoded(strange, [instructions.answer(each, table, "terse") for each in judged], names)
+kept = swapped.fitting(workshop.ANSWERS)
+control = {
+    "its own request": board["LoRA, rank 16"],
+    "another's request": judgement(taught_model, swapped.take(kept), [judged[row] for row in kept]),
+}
+assert control["another's request"]["reasons"] < control["its own request"]["reasons"]
+pd.DataFrame(control).reindex(["format", "grounded", "prices", "meets", "reasons"]).T.round(2)
+
+# %% [markdown]
+# The products stay right, since the search had found them; the reasons do not. That is the division of labour, measured.
+#
+# > **Pitfall.** Do not read this as *low rank beats full rank*. The two differ in what they may touch as well. The tables from
+# > the benchmark, below, have the fair row too: everything trained but the tokens' vectors.
 #
 # And the costs. Adam keeps two numbers for every trained one and there is its gradient, so what training holds beside the weights is three times
 # what it trains.
 
 # %% tags=["nbval-ignore-output"]
 sizes = {"full fine-tuning": base.config.parameters, "LoRA, rank 16": by_hand}
-assert seconds["LoRA, rank 16"] > 0 and sizes["LoRA, rank 16"] < sizes["full fine-tuning"]
+assert 0.4 < seconds["LoRA, rank 16"] / seconds["full fine-tuning"] < 4
 costs = pd.DataFrame(
     {
         "seconds": {name: seconds[name] for name in sizes},
@@ -367,10 +413,11 @@ costs.round(1)
 warm = written(made, "warm")  # longer: fewer of them fit
 lora.adapt(taught_model, "warm", shape, seed=1)
 taught_model, _ = taught(taught_model, warm.take(warm.fitting(workshop.ANSWERS)), 1e-2)
+shortest = judge.take(np.argsort([len(prompt) for prompt in judge.prompts])[:60])  # which leave room for both voices
 voices = {}
 for voice in ("terse", "warm"):
     lora.use(taught_model, voice)
-    voices[voice] = [names.decode(ids) for ids in answer_all(taught_model, judge.take(range(60)))]
+    voices[voice] = [names.decode(ids) for ids in answer_all(taught_model, shortest)]
     print(f"{voice}: {voices[voice][0]}\n")
 assert voices["terse"] != voices["warm"]
 
@@ -475,8 +522,9 @@ print("peft reads our adapter, and agrees")
 # %% [markdown]
 # ## On real receipts
 #
-# Online Retail has no table of colours and kinds, so the instructions ask for what the descriptions tell: a colour, the last word of a name, a word such as *Christmas*. The
-# same base and rules, and more shapes of adapter, after a little more training.
+# Online Retail has no table of colours and kinds, so the instructions ask for what the descriptions tell: a colour, the last
+# word of a name, a word such as *Christmas*. It has four times as many products, so its base reads four times as many lists.
+# The same rules, more shapes of adapter, and a little more training than on this page.
 
 
 # %%
@@ -502,28 +550,36 @@ methods("embedded-shop").reindex(columns=[name for name in SHOWN if name != "sec
 )
 
 # %%
-real = methods("online-retail")
-vectors, everything = "full, but for the tokens' vectors", "full fine-tuning"
-best = real["meets"].idxmax()
-Markdown(
-    f"On the real goods held out, full fine-tuning meets what is asked in {real.loc[everything, 'meets']:.0%} of its answers; with the tokens' "
-    f"vectors frozen, in {real.loc[vectors, 'meets']:.0%}; an adapter of rank 16 in {real.loc['LoRA, rank 16', 'meets']:.0%}. The best row is "
-    f"*{best}*. So freezing the vectors is what matters for new goods, and the low rank is what makes the result small to train and to store."
-)
+vectors, everything, adapter = "full, but for the tokens' vectors", "full fine-tuning", "LoRA, rank 16"
+told = []
+for name, data in {"On the embedded shop": "embedded-shop", "On the real log": "online-retail"}.items():
+    meets = methods(data)["meets"]
+    told.append(
+        f"{name}, full fine-tuning's products are what was asked for in {meets[everything]:.0%} of its answers; with the tokens' vectors "
+        f"frozen, in {meets[vectors]:.0%}; the adapter's in {meets[adapter]:.0%}."
+    )
+    frozen, narrow = meets[vectors] - meets[everything], meets[adapter] - meets[vectors]
+    told.append(
+        f"Freezing the vectors accounts for {100 * frozen:+.0f} points, the low rank for another {100 * narrow:+.0f}."
+    )
+Markdown(" ".join(told) + " One run each, so take a few points as nothing.")
 
 # %% [markdown]
 # What does the rank buy? And what do the tokens' vectors cost?
 
 # %%
 fig, ax = plt.subplots()
-for (data, label), colour in zip(
-    {"embedded-shop": "embedded shop", "online-retail": "Online Retail"}.items(), ["#1b4f72", "#d9822b"], strict=True
-):
+for data, label, colour, marker in (
+    ("embedded-shop", "embedded shop", "#1b4f72", "o"), ("online-retail", "Online Retail", "#d9822b", "s")
+):  # fmt: skip
     rows = methods(data)["meets"]
     ranks = {int(name.split()[-1]): value for name, value in rows.items() if name.split()[-1].isdigit()}
-    ax.plot(list(ranks), list(ranks.values()), "o-", color=colour, label=f"{label}: LoRA")
-    ax.axhline(rows[vectors], color=colour, linestyle="--", linewidth=1, label="full, but for the vectors")
-    ax.axhline(rows[everything], color=colour, linestyle=":", linewidth=1.5, label="full fine-tuning")
+    ax.plot(list(ranks), list(ranks.values()), f"{marker}-", color=colour, label=f"{label}: LoRA")
+    for method, line in ((vectors, "--"), (everything, ":")):
+        shown_as = method.replace("full fine-tuning", "full").replace(
+            ", but for the tokens' vectors", ", vectors frozen"
+        )
+        ax.axhline(rows[method], color=colour, linestyle=line, linewidth=1.3, label=f"{label}: {shown_as}")
 ax.set_xscale("log", base=2)
 ax.set_xticks(list(ranks), list(ranks))
 ax.set(xlabel="rank", ylabel="answers that meet what is asked", ylim=(0, 1.03))
@@ -532,8 +588,9 @@ ax.legend(fontsize=8, ncols=2, loc="center right")
 plt.show()
 
 # %% [markdown]
-# Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. To learn from written answers of
-# people, `pairs.load("neuralwork/fashion-style-instruct")` gives prompts and answers for `pairs.encoded`, as here.
+# Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. To learn from free text,
+# `pairs.load("neuralwork/fashion-style-instruct")` gives prompts and answers for `pairs.encoded`, as here. Those answers are
+# several hundred tokens long: they want a base with more positions, such as the scale `full` has.
 
 # %% [markdown]
 # ## Exercises
@@ -640,7 +697,7 @@ check("10.4", smallest_rank)
 # def smallest_rank(W, share):
 #     energy = np.linalg.svd(W, compute_uv=False) ** 2  # the largest come first
 #     kept = np.cumsum(energy) / energy.sum()  # by the first 1, 2, 3 … of them
-#     return int(np.argmax(kept >= share)) + 1
+#     return int(np.argmax(kept >= share - 1e-9)) + 1  # sums of floats may miss a share of one by a hair
 # ```
 #
 # `argmax` gives the first place where the answer is True, and places are counted from zero. The squares add up to the

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from recbook.documents import pounds
-from recbook.instructions import ASKED, FEWEST, MOST, Instruction
+from recbook.instructions import ASKED, FEWEST, MOST, Instruction, for_occasion
 from recbook.tokens import Vocabulary
 
 NOTE, OR = " Note: ", " Or:"
@@ -64,14 +64,15 @@ def _is_reasoned(text: str) -> bool:
 def judge(ids: Sequence[int], instruction: Instruction, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[str, bool]:
     """Whether an answer follows the `format`; names only products that were found, by their names (`grounded`); states
     the true price of each, and no other (`prices`); meets the `colour`, `kind`, `occasion` asked for (each only if it
-    was asked for), all that is asked (`meets`), and names all that do, in order (`complete`). One that does not follow
-    the format passes in nothing. Reasons beyond the price are not judged.
+    was asked for), all that is asked (`meets`); gives as `reasons` of its picks the colour and occasion that were asked
+    for, and no other occasion; and names all that meet the request, in order (`complete`). One that does not follow the
+    format passes in nothing.
 
     table: `instructions.goods`. What is asked is demanded of the picks, not of the alternative.
     """
     asked, answer = instruction.asked, read(ids, vocabulary)
     if answer is None:
-        return dict.fromkeys(["format", "grounded", "prices", *_in_order(asked), "meets", "complete"], False)
+        return dict.fromkeys(["format", "grounded", "prices", *_in_order(asked), "meets", "reasons", "complete"], False)
     mentions = [*answer.picks, answer.alternative]
     known = all(code in instruction.found for code, _ in mentions)
     picks = [code for code, _ in answer.picks]
@@ -84,12 +85,19 @@ def judge(ids: Sequence[int], instruction: Instruction, table: pd.DataFrame, voc
         and all(_prices(text) == [pounds(table.loc[code, "price"])] for code, text in mentions),
         **met,
         "meets": all(met.values()),
+        "reasons": all(_gives(text.partition(": ")[2], asked) for _, text in answer.picks),
         "complete": picks == list(instruction.picks),
     }
 
 
 def _in_order(asked: dict[str, str]) -> list[str]:
     return [name for name in ASKED if name in asked]
+
+
+def _gives(reason: str, asked: dict[str, str]) -> bool:
+    """Whether a reason says the colour and the occasion asked for, and no occasion if none was."""
+    purpose = for_occasion(asked["occasion"]) in reason if "occasion" in asked else "for " not in reason
+    return purpose and asked.get("colour", "") in reason
 
 
 def _prices(text: str) -> list[str]:

@@ -82,7 +82,7 @@ def normal_levels() -> Tensor:
     return levels / levels.max()
 
 
-TAIL = 0.9677083  # 1 - (1/32 + 1/30) / 2: the mean of what sixteen and fifteen levels would leave in half a share
+TAIL = 0.9677083  # the mean of 1 - 1/32 and 1 - 1/30: half a share short of one, for sixteen levels and for fifteen
 NF4 = normal_levels()
 ZERO = 7  # the code of 0.0
 BORDERS = (NF4[:-1] + NF4[1:]) / 2  # (15,): half-way between neighbours, where the nearest one changes

@@ -105,6 +105,7 @@ CARDS = 5  # times that the model reads each card: a product has one card, and s
 ANSWERS = 256  # positions that a request, what was found for it, and the answer may take
 NARRATOR = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250)  # at laptop scale; others as above
 LISTS, SAYINGS, NARRATOR_CARDS = 12_000, 1500, 3  # how many of each, or how often, the narrator reads
+GOODS = 900  # products that the last two lines are for: a larger catalogue takes more lists and steps, in proportion
 HELD_OUT = 0.2  # share of the goods that the narrator is not taught to answer about
 SOME_BLOCKS = 128  # windows of the validation text that are looked at while training goes on
 
@@ -187,7 +188,9 @@ def narrator():
 
     sizes = dict(gpt.PRESETS[model_scale()])
     sizes["context"] = max(ANSWERS, sizes["context"])
-    how = NARRATOR if model_scale() == "laptop" else TRAINING[model_scale()]
+    how = TRAINING[model_scale()]
+    if model_scale() == "laptop":
+        how = NARRATOR | {"steps": NARRATOR["steps"] * _times_larger(goods())}
     files = (_narrator_file(),) * 2
     return _trained("narrator", files, gpt.Config(len(vocabulary()), **sizes), how)
 
@@ -199,7 +202,8 @@ def _narrator_file() -> np.ndarray:
 
     known, names, table = known_receipts(), vocabulary(), goods()
     learned, _ = instructions.part(table, HELD_OUT, SEED)
-    numbers = [NARRATOR_CARDS, LISTS, SAYINGS, HELD_OUT]
+    lists = LISTS * _times_larger(table)
+    numbers = [NARRATOR_CARDS, lists, SAYINGS, HELD_OUT]
     made_of = {
         "receipts": rc.fingerprint(known), "vocabulary": names.fingerprint, "numbers": numbers, "embedded": embedded(),
         "code": _code(documents, instructions, primer, tf) + json.dumps(instructions.phrases()),
@@ -208,10 +212,14 @@ def _narrator_file() -> np.ndarray:
     def make(folder):
         kinds = [documents.cards] * NARRATOR_CARDS + [documents.narratives]
         read = [document for kind in kinds for document in kind(known, names)]
-        primed = [*primer.lists(table, LISTS, SEED), *primer.sayings(learned, SAYINGS, SEED)]
+        primed = [*primer.lists(table, lists, SEED), *primer.sayings(learned, SAYINGS, SEED)]
         tf.write(folder / "narrator.tokens", read + [documents.encode(parts, names) for parts in primed], names)
 
     return artifact("narrator's reading", made_of, make, load=lambda folder: tf.read(folder / "narrator.tokens", names))
+
+
+def _times_larger(table: pd.DataFrame) -> int:
+    return max(1, round(len(table) / GOODS))
 
 
 def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict):

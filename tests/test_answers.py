@@ -26,7 +26,7 @@ GOODS = pd.DataFrame.from_records(
 ASKED = {"colour": "cream", "kind": "dress", "occasion": "office"}
 GOOD = Instruction("A cream dress for the office?", ASKED, ("1A", "2B", "3C"), ("4D", "5E", "6F"))
 VOCABULARY = tokens.Vocabulary({bytes([byte]): byte for byte in range(256)}, list(GOODS.index))
-EVERYTHING = {"format", "grounded", "prices", "colour", "kind", "occasion", "meets", "complete"}
+EVERYTHING = {"format", "grounded", "prices", "colour", "kind", "occasion", "meets", "reasons", "complete"}
 
 
 def failed(parts: list) -> set[str]:
@@ -93,12 +93,13 @@ def test_a_good_answer_has_its_parts(good):
 )
 def test_a_pick_that_does_not_meet_what_is_asked(style, pick, fails):
     alternative = "5E" if pick == "4D" else "4D"
-    assert failed(of(style, ("1A", pick, "3C"), alternative)) == fails | {"meets", "complete"}
+    untold = {"reasons"} if fails != {"kind"} else set()  # no reason tells the kind
+    assert failed(of(style, ("1A", pick, "3C"), alternative)) == fails | {"meets", "complete"} | untold
 
 
-def test_a_product_that_was_not_found_passes_in_the_format_alone(style):
-    assert failed(of(style, ("1A", "2B", "7G"))) == EVERYTHING - {"format"}
-    assert failed(of(style, GOOD.picks, "7G")) == EVERYTHING - {"format", "complete"}
+def test_a_product_that_was_not_found_passes_in_format_and_reasons_alone(style):
+    assert failed(of(style, ("1A", "2B", "7G"))) == EVERYTHING - {"format", "reasons"}
+    assert failed(of(style, GOOD.picks, "7G")) == EVERYTHING - {"format", "reasons", "complete"}
 
 
 def test_any_other_product_that_was_found_will_do_as_the_alternative(style):
@@ -133,6 +134,23 @@ def test_a_wrong_price(good, place):
         assert failed(with_text(good, place, good[place].replace(price, other, 1))) == {"prices"}
 
 
+@pytest.mark.parametrize("place", [1, 3, 5])
+@pytest.mark.parametrize("fact, other", [("colour", "beige"), ("occasion", "the moon")])
+def test_a_reason_that_is_not_what_was_asked(good, place, fact, other):
+    said = GOOD.asked[fact] if fact == "colour" else instructions.for_occasion(GOOD.asked[fact])
+    name, colon, reason = good[place].partition(": ")
+    assert said in reason
+    assert failed(with_text(good, place, name + colon + reason.replace(said, other))) == {"reasons"}
+
+
+def test_a_reason_that_nobody_asked_for(good):
+    name, colon, reason = good[1].partition(": ")
+    ids = encode(with_text(good, 1, f"{name}{colon}for the beach, {reason}"), VOCABULARY)
+    asked = {name: value for name, value in GOOD.asked.items() if name != "occasion"}
+    verdict = answers.judge(ids, GOOD._replace(asked=asked), GOODS, VOCABULARY)
+    assert not verdict["reasons"] and verdict["meets"]
+
+
 def test_a_price_in_the_note(good):
     noted = good[5].replace(answers.OR, f" for £5.00.{answers.OR}")
     assert failed(with_text(good, 5, noted)) == {"prices"}
@@ -141,7 +159,7 @@ def test_a_price_in_the_note(good):
 def test_too_few_and_too_many_picks(style):
     assert failed(of(style, ("1A",))) == EVERYTHING
     four = of(style, ("1A", "2B", "3C", "6F"))
-    assert failed(four) == {"occasion", "meets", "complete"}
+    assert failed(four) == {"occasion", "meets", "reasons", "complete"}
     assert failed([*of(style, ("1A", "2B"))[:2], *four]) == EVERYTHING  # 1A twice
     assert failed([Product("5E"), four[1], *four]) == EVERYTHING  # five
 
@@ -199,4 +217,6 @@ def test_only_what_was_asked_is_judged(style):
     simple = GOOD._replace(asked={"kind": "dress"}, picks=("1A", "2B", "3C", "6F"))
     ids = encode(instructions.answer(simple, GOODS, style), VOCABULARY)
     verdict = answers.judge(ids, simple, GOODS, VOCABULARY)
-    assert list(verdict) == ["format", "grounded", "prices", "kind", "meets", "complete"] and all(verdict.values())
+    assert list(verdict) == ["format", "grounded", "prices", "kind", "meets", "reasons", "complete"] and all(
+        verdict.values()
+    )

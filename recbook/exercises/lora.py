@@ -92,7 +92,7 @@ def smallest_rank(W, share):
     """The fewest singular values whose squares hold `share` of all squares."""
     energy = np.linalg.svd(W, compute_uv=False) ** 2
     kept = np.cumsum(energy) / energy.sum()  # of the first 1, 2, … values
-    return int(np.argmax(kept >= share)) + 1
+    return int(np.argmax(kept >= share - 1e-9)) + 1
 
 
 def _unsquared(W, share):
