@@ -757,19 +757,6 @@ else:
 Markdown(verdict)
 
 # %% [markdown]
-# On the laptop's model, the library's rungs beside ours, on the embedded shop:
-
-# %%
-small = figures("quantization_laptop_embedded-shop")
-small_named = small["metric"].where(small["batch"].isna(), "tokens/s, batch " + small["batch"].map("{:.0f}".format))
-if len(small):
-    small = small.assign(metric=small_named).pivot(index="method", columns="metric", values="value")
-    small = small.loc[climbed.index, list(wanted)].rename(columns=wanted).rename_axis(columns=None).round(2)
-else:
-    small = pd.DataFrame({"measured": ["not yet"]})
-small
-
-# %% [markdown]
 # And the recommender:
 
 # %%

@@ -17,3 +17,13 @@ def rendered(tmp_path_factory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return out / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For models so small that they only wait for a second thread."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -22,13 +22,7 @@ CLOSE = dict(rtol=0, atol=1e-5)
 EFFECT = 1e-2
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def a_gpt(seed: int = 0) -> gpt.GPT:

@@ -21,13 +21,7 @@ from recbook.checkpoints import Reached  # noqa: E402
 SHAPE = gpt.Config(vocabulary=32, context=8, layers=1, heads=2, width=8)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stepped(seed: int = 0, steps: int = 2) -> tuple[gpt.GPT, list[torch.optim.Optimizer]]:

@@ -18,13 +18,7 @@ CLOSE = dict(rtol=0, atol=1e-5)
 EFFECT = 1e-2  # what an adapter changes is larger than this, a thousand times the tolerance
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

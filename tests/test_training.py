@@ -64,13 +64,7 @@ def plain_descent(monkeypatch) -> None:
     monkeypatch.setattr(training, "optimizers", lambda model, _: [torch.optim.SGD(model.parameters(), 1.0)])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights(model: nn.Module) -> torch.Tensor:
