@@ -381,8 +381,9 @@ pd.DataFrame(control).reindex(["format", "grounded", "prices", "meets", "reasons
 # %% [markdown]
 # The products stay right, since the search had found them; the reasons do not. That is the division of labour, measured.
 #
-# > **Pitfall.** Do not read this as *low rank beats full rank*. The two differ in what they may touch as well. The tables from
-# > the benchmark, below, have the fair row too: everything trained but the tokens' vectors.
+# > **Pitfall.** Do not read this as *low rank beats full rank*. The two differ in what they may touch as well, and the rate of
+# > full fine-tuning was searched less. The tables from the benchmark, below, have the fairer row: everything trained but the
+# > tokens' vectors.
 #
 # And the costs. Adam keeps two numbers for every trained one and there is its gradient, so what training holds beside the weights is three times
 # what it trains.
@@ -583,7 +584,7 @@ for data, label, colour, marker in (
 ax.set_xscale("log", base=2)
 ax.set_xticks(list(ranks), list(ranks))
 ax.set(xlabel="rank", ylabel="answers that meet what is asked", ylim=(0, 1.03))
-ax.set_title("A small rank is enough to learn a manner")
+ax.set_title("What the rank buys, and what the vectors cost")
 ax.legend(fontsize=8, ncols=2, loc="center right")
 plt.show()
 

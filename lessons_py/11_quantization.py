@@ -736,10 +736,12 @@ if "MB" in climbed:
         for name, value in values.items():
             theirs = name.startswith("bitsandbytes")
             ax.plot(climbed.loc[name, "MB"], value, "^" if theirs else "o", color="#d9822b" if theirs else "#1b4f72")
-            if not theirs:
+            if not theirs:  # the two NF4 stand close together: one label above, one below
                 ax.annotate(
-                    name, (climbed.loc[name, "MB"], value), xytext=(5, 4), textcoords="offset points", fontsize=8
-                )
+                    name, (climbed.loc[name, "MB"], value), xytext=(5, -11 if name == "nf4" else 5),
+                    textcoords="offset points", fontsize=8,
+                )  # fmt: skip
+        ax.margins(y=0.15)
         ax.set(xscale="log", xlabel="megabytes of weights", ylabel=label)
         ax.set_xticks([30, 60, 120, 240], [30, 60, 120, 240])
         ax.minorticks_off()
