@@ -12,6 +12,7 @@ Vectors of the whole catalogue, kept between runs, are `recbook.workshop.embeddi
 """
 
 import hashlib
+import logging
 import re
 import warnings
 from contextlib import contextmanager
@@ -144,6 +145,7 @@ def load_encoder(model: str = PACKAGED):
     cannot be had (no network, no such name, no safetensors).
     """
     folder = packaged_model() if model == PACKAGED else hub_model(model)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it comes along where it is installed
     with _no_progress_bars():
         from sentence_transformers import SentenceTransformer
 
