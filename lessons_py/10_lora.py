@@ -231,16 +231,18 @@ mended = {
     "the same with the base's vectors": judgement(put_back, judge, judged),
 }
 gained = mended["the same with the base's vectors"]["meets"] - mended["full fine-tuning"]["meets"]
-assert np.isfinite(gained)
+missing = rows["goods as learned, words held out"]["meets"] - mended["full fine-tuning"]["meets"]
+assert np.isfinite(gained) and missing > 0
 display(pd.DataFrame(mended).reindex(COLUMNS).T.round(2))
+if gained > 0.5 * missing:
+    verdict = "So most of the harm was in those vectors."
+elif gained > 0.1 * missing:
+    verdict = "So a part of the harm was in those vectors; by now the rest of the network leans towards the same goods."
+else:
+    verdict = "So the vectors alone are not it: by now the rest of the network leans towards the same goods."
 Markdown(
-    f"Putting them back changes the share of answers that meet the request by {100 * gained:+.0f} points. "
-    + (
-        "So a good part of the harm was in those vectors: the training had learned *which goods people ask for* where we wanted it "
-        "to learn *how to answer*."
-        if gained > 0.1
-        else "So the vectors alone are not it: the rest of the network has come to rely on the new ones."
-    )
+    f"Beside goods as learned, {100 * missing:.0f} points are missing. Putting the vectors back changes the share of answers that meet the "
+    f"request by {100 * gained:+.0f} points. {verdict} The training learned *which goods people ask for* where we wanted it to learn *how to answer*."
 )
 
 # %% [markdown]
