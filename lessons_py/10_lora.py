@@ -195,7 +195,7 @@ assert rows["goods and words as learned"]["meets"] > (0.7 if workshop.embedded()
 pd.DataFrame(rows).reindex(COLUMNS).T.round(2)
 
 # %% [markdown]
-# The words make little difference; the goods do, though all of them were on the same shelves and in the same receipts. What
+# Other words cost something. Other goods cost far more, though all were on the same shelves and in the same receipts. What
 # goes wrong? Take every product that it names in its answers about the goods held out.
 
 # %% tags=["nbval-ignore-output"]
