@@ -290,9 +290,9 @@ Markdown(
 #
 # **LoRA**, low-rank adaptation, freezes $W$ and learns the change as a product of two narrow matrices:
 #
-# $$y = x W^T + b + \frac{\alpha}{r}\, x A^T B^T, \qquad A: (r, \text{in}), \quad B: (\text{out}, r)$$
+# $$y = x W^T + b + \frac{\alpha}{r}\, x A^T B^T$$
 #
-# $A$ starts random, $B$ starts at zero: so the adapter begins as no change at all. $\alpha / r$ keeps the size of a step alike when
+# where $A$ is $(r, \text{in})$ and $B$ is $(\text{out}, r)$. $A$ starts random, $B$ starts at zero: so the adapter begins as no change at all. $\alpha / r$ keeps the size of a step alike when
 # you try another rank.
 
 
@@ -591,8 +591,8 @@ ax.legend(fontsize=8, ncols=2, loc="center right")
 plt.show()
 
 # %% [markdown]
-# Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. To learn from free text,
-# `pairs.load("neuralwork/fashion-style-instruct")` gives prompts and answers for `pairs.encoded`, as here. Those answers are
+# Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. To learn from free text, `pairs.load()`
+# fetches `neuralwork/fashion-style-instruct` and gives prompts and answers for `pairs.encoded`, as here. Those answers are
 # several hundred tokens long: they want a base with more positions, such as the scale `full` has.
 
 # %% [markdown]
