@@ -735,6 +735,7 @@ check("10.5", answer_targets)
 # answer's first token.
 #
 # </details>
+#
 # ### Exercise 10.6: your own voice
 # Add a third style to the instructions: a function that says a pick's reason in your own words, as `_terse` and `_warm`
 # in `recbook/instructions.py` do. Train a third adapter on the same model. How few answers are enough until the
