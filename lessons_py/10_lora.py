@@ -42,7 +42,7 @@ page.opening("10_lora")
 # A shopper writes: *do you have a cream dress for the office?* The search of Part I finds products. Somebody must now say
 # which, why, and what else there is. You want your GPT to do that. Then the shop next door wants it too, in a warmer voice. Do you train, store and serve a second model?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import copy
 import tempfile
 import time
@@ -63,6 +63,7 @@ names, table = workshop.vocabulary(), workshop.goods()
 learned_goods, new_goods = instructions.part(table, workshop.HELD_OUT, workshop.SEED)
 made = instructions.write(learned_goods, 2600, instructions.wording("learned"), seed=0)
 judged = instructions.write(new_goods, 220, instructions.wording("held_out"), seed=1)
+assert set(learned_goods.index).isdisjoint(new_goods.index)
 print(judged[0].request)
 table.loc[list(judged[0].found), ["name", "colour", "kind", "occasion", "price"]]
 
