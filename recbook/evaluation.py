@@ -52,18 +52,39 @@ def next_basket(receipts: pd.DataFrame, cut: str | pd.Timestamp, min_shoppers: i
     The catalogue is the products that at least `min_shoppers` shoppers bought before the cut; lines of other products
     are left aside. Judged is every shopper with such a line before the cut and another after. ValueError if none is.
     """
-    cut = pd.Timestamp(cut)
+    past, future, codes = _parted(receipts, pd.Timestamp(cut), min_shoppers)
+    future = future[future["customer"].isin(past["customer"].unique())]
+    if future.empty:
+        raise ValueError(f"nobody bought both before and after the cut {pd.Timestamp(cut):%Y-%m-%d}: {_span(receipts)}")
+    return _split(past, future, codes, pd.Timestamp(cut))
+
+
+def newcomers(receipts: pd.DataFrame, cut: str | pd.Timestamp, min_shoppers: int = 5) -> Split:
+    """The split of those who come for the first time after `cut`: no history, their first basket as the target.
+
+    The catalogue is that of `next_basket`. ValueError if nobody new came.
+    """
+    past, future, codes = _parted(receipts, pd.Timestamp(cut), min_shoppers)
+    future = future[~future["customer"].isin(receipts[receipts["date"] < cut]["customer"].unique())]
+    if future.empty:
+        raise ValueError(f"nobody came for the first time after {pd.Timestamp(cut):%Y-%m-%d}: {_span(receipts)}")
+    return _split(past, future, codes, pd.Timestamp(cut))
+
+
+def _parted(receipts: pd.DataFrame, cut: pd.Timestamp, min_shoppers: int) -> tuple[pd.DataFrame, ...]:
+    """Lines before the cut and after it, of the products of the catalogue, and their codes."""
     past = receipts[receipts["date"] < cut]
     buyers = past.groupby("code")["customer"].nunique()
     codes = np.array(sorted(buyers.index[buyers >= min_shoppers]), dtype=str)
     if not len(codes):
         raise ValueError(f"no product had {min_shoppers} shoppers before {cut:%Y-%m-%d}: {_span(receipts)}")
     past = past[past["code"].isin(codes)]
-    future = receipts[(receipts["date"] >= cut) & receipts["code"].isin(codes)]
-    future = future[future["customer"].isin(past["customer"].unique())]
+    return past, receipts[(receipts["date"] >= cut) & receipts["code"].isin(codes)], codes
+
+
+def _split(past: pd.DataFrame, future: pd.DataFrame, codes: np.ndarray, cut: pd.Timestamp) -> Split:
+    """Judged is everybody in `future`, on their first invoice there."""
     first = future.sort_values("date", kind="stable").groupby("customer")["invoice"].first()
-    if first.empty:
-        raise ValueError(f"nobody bought both before and after the cut {cut:%Y-%m-%d}: {_span(receipts)}")
     basket = future[future["invoice"] == future["customer"].map(first)]
     shoppers = first.index.to_numpy(np.int64)  # sorted by groupby
     counts = count_invoices(past, shoppers, codes)

@@ -58,6 +58,25 @@ def test_split_by_hand(tiny):
     assert evaluation.buyers(tiny).tolist() == [3, 2, 2]
 
 
+def test_newcomers_by_hand():
+    split = evaluation.newcomers(TINY, CUT, min_shoppers=2)
+    assert split.codes.tolist() == ["A", "B", "C"]
+    assert split.shoppers.tolist() == [50]  # 30 was there before, if only for a product outside the catalogue
+    assert split.counts.nnz == 0 and split.targets.toarray().tolist() == [[True, False, False]]
+
+
+def test_newcomers_are_judged_on_what_they_explore():
+    split = evaluation.newcomers(TINY, CUT, min_shoppers=2)
+    judged = evaluation.evaluate(np.array([[3.0, 2.0, 1.0]]), split, k=2)
+    assert judged["all", "ndcg@2"].tolist() == judged["explore", "ndcg@2"].tolist() == [1.0]
+    assert judged["repeat", "ndcg@2"].isna().all()
+
+
+def test_no_newcomers_is_said():
+    with pytest.raises(ValueError, match="nobody came for the first time after 2011-02-01.*span"):
+        evaluation.newcomers(TINY[TINY["customer"] != 50], CUT, min_shoppers=2)
+
+
 def test_split_never_sees_the_future():
     """Whatever happens after the first baskets after the cut, the split is the same."""
     changed = TINY[~TINY["invoice"].isin(["9", "10"])]
