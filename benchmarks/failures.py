@@ -66,13 +66,25 @@ def _cold_methods(split, country: pd.Series, vectors: pd.DataFrame, model) -> di
     everybody = {
         "nearest to the history": vectors.loc[split.codes].to_numpy() @ nothing,
         "BasketGPT": model.ask([[]], split.cut)[0],
-        "by season": by_country[""],
+        "popular now": by_country[""],
     }
     tiled = {name: np.tile(scores, (len(split.shoppers), 1)) for name, scores in everybody.items()}
-    tiled["by season and country"] = np.stack([by_country[name] for name in country])
+    tiled["popular now, here"] = np.stack([by_country[name] for name in country])
     return tiled | {
         "popularity": baselines.popularity(split), "recent popularity": baselines.recent_popularity(split)
     }  # fmt: skip
+
+
+def season(log: pd.DataFrame) -> list[dict]:
+    """A year after the first receipt, histories hidden: what sells now, with and without what sold a year ago."""
+    cut = log["date"].min().normalize() + cold_start.YEAR + pd.Timedelta(days=1)
+    split, rows = evaluation.next_basket(log, cut), []
+    less_than_a_year = split.receipts[split.receipts["date"] > cut - cold_start.YEAR]
+    for name, lines in {"popular now": less_than_a_year, "popular now, and a year ago": split.receipts}.items():
+        scores = np.tile(cold_start.popular(lines, split.codes, cut), (len(split.shoppers), 1))
+        judged = evaluation.evaluate(scores, split, K)["all", METRIC].to_numpy()
+        rows += summary({METRIC: judged}, question="a year later", method=name)
+    return rows
 
 
 def little(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
@@ -83,7 +95,7 @@ def little(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
     unit = vectors.loc[split.codes].to_numpy()
     methods = {
         "nearest to the history": (split.counts[rows] > 0).astype(np.float32) @ unit @ unit.T,
-        "by season and country": np.stack(
+        "popular now, here": np.stack(
             [cold_start.popular(split.receipts, split.codes, split.cut, shopper.country) for shopper in asked]
         ),
         "BasketGPT": model.ask([shopper.history for shopper in asked], split.cut),
@@ -210,10 +222,10 @@ def measure(rehearse: bool) -> tuple[evaluation.Split, list[dict]]:
     texts = receipts.descriptions(log)
     vectors = pd.DataFrame(encode(list(texts.values())), index=list(texts))
     rows = cold("newcomers", evaluation.newcomers(log, split.cut), log, vectors, model)
-    rows += cold("history hidden", split, log, vectors, model) + little(split, vectors, model)
-    return split, rows + variety_of(log, split, vectors) + asked_for(
-        split, vectors, model, WEIGHTS, 20 if rehearse else SHOPPERS
-    )
+    rows += cold("history hidden", split, log, vectors, model) + season(log)
+    rows += little(split, vectors, model)
+    rows += variety_of(log, split, vectors)
+    return split, rows + asked_for(split, vectors, model, 20 if rehearse else SHOPPERS)
 
 
 def main() -> None:

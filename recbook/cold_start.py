@@ -3,34 +3,34 @@
 import numpy as np
 import pandas as pd
 
-FRESH = 20.0  # days after which a sale weighs half
+FRESH = 7.0  # days after which a purchase weighs half
 SEASON = 0.5  # weight of what sold in the coming weeks a year ago, beside what sells now
-WEEKS = 4  # how many weeks are looked at, a year ago
-TRUST = 300.0  # lines of a country after which its own sales weigh as much as the whole shop's
+YEAR, COMING = pd.Timedelta(days=365), pd.Timedelta(days=28)
+TRUST = 300.0  # purchases of a country at which its own taste weighs as much as the whole shop's
 
 
 def popular(receipts: pd.DataFrame, codes: np.ndarray, when: pd.Timestamp, country: str = "") -> np.ndarray:
-    """Shares of sales to expect, (products,) float64, that add up to one: by recency, by season, by country.
+    """Shares of purchases to expect, (products,) float64, that add up to one: by recency, by season, by country.
 
-    A line counts one whatever its quantity, and half as much after FRESH days. Where the receipts reach back a year,
-    the weeks that followed this day then count too. A `country` other than the one with most lines has sales of its
-    own, shrunk to the whole shop's: the fewer lines it has, the more. ValueError if nothing was sold before.
+    A shopper counts once for a product, by their last purchase, and half as much every FRESH days. Where the receipts
+    reach back a whole year, those who bought in the weeks that followed this day then count too. A `country` other than
+    the one with most purchases has a taste of its own, shrunk to the whole shop's: the fewer purchases, the more.
+    ValueError if nothing was sold before.
     """
-    lines = receipts[(receipts["date"] < when) & receipts["code"].isin(codes)]
-    lines = lines.drop_duplicates(["customer", "invoice", "code"])
+    lines = receipts[(receipts["date"] < when) & receipts["code"].isin(codes)].sort_values("date", kind="stable")
     if lines.empty:
         raise ValueError(f"nothing of the catalogue was sold before {when:%Y-%m-%d}: there is nothing to expect")
-    column, age = pd.Index(codes).get_indexer(lines["code"]), (when - lines["date"]) / pd.Timedelta(days=1)
-    now = _shares(np.bincount(column, 0.5 ** (age / FRESH), minlength=len(codes)))
-    year_ago = ((age <= 365) & (age > 365 - 7 * WEEKS)).to_numpy()
-    if year_ago.any():
-        then = _shares(np.bincount(column[year_ago], minlength=len(codes)))
-        now = (now + SEASON * then) / (1 + SEASON)
-    theirs = (lines["country"] == country).to_numpy()
-    if not theirs.any() or country == lines["country"].mode()[0]:
+    bought = lines.drop_duplicates(["customer", "code"], keep="last")
+    now = _shares(bought, codes, 0.5 ** ((when - bought["date"]) / pd.Timedelta(days=1) / FRESH))
+    if lines["date"].iloc[0] <= when - YEAR:
+        coming = lines[lines["date"].between(when - YEAR, when - YEAR + COMING)].drop_duplicates(["customer", "code"])
+        now = (now + SEASON * _shares(coming, codes)) / (1 + SEASON) if len(coming) else now
+    theirs = bought[bought["country"] == country]
+    if theirs.empty or country == bought["country"].mode()[0]:
         return now
-    return _shares(np.bincount(column[theirs], minlength=len(codes)) + TRUST * now)
+    return (len(theirs) * _shares(theirs, codes) + TRUST * now) / (len(theirs) + TRUST)
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
+def _shares(bought: pd.DataFrame, codes: np.ndarray, weights: pd.Series | None = None) -> np.ndarray:
+    counts = np.bincount(pd.Index(codes).get_indexer(bought["code"]), weights, minlength=len(codes))
     return counts / counts.sum()

@@ -7,18 +7,23 @@ import pytest
 from recbook import cold_start
 
 CODES, WHEN = np.array(["A", "B", "C"]), pd.Timestamp("2011-06-01")
+WEEK = cold_start.FRESH
 
 
 def lines(*rows):
-    """(days before, code, country), a customer and an invoice each."""
+    """(days before, code, country), each by a shopper of their own."""
     table = pd.DataFrame(rows, columns=["before", "code", "country"])
-    date = WHEN - pd.to_timedelta(table["before"], unit="D")
-    return table.assign(date=date, customer=range(len(table)), invoice=[str(row) for row in range(len(table))])
+    return table.assign(date=WHEN - pd.to_timedelta(table["before"], unit="D"), customer=range(len(table)))
 
 
-def test_a_sale_halves_with_its_age():
-    sold = lines((20, "A", "UK"), (40, "B", "UK"), (1e-6, "C", "UK"))
+def test_a_purchase_halves_with_its_age():
+    sold = lines((WEEK, "A", "UK"), (2 * WEEK, "B", "UK"), (1e-6, "C", "UK"))
     assert cold_start.popular(sold, CODES, WHEN) == pytest.approx(np.array([0.5, 0.25, 1]) / 1.75, abs=1e-6)
+
+
+def test_a_shopper_counts_once_by_the_last_purchase():
+    sold = lines((WEEK, "A", "UK"), (1e-6, "B", "UK"), (5 * WEEK, "B", "UK")).assign(customer=[1, 2, 2])
+    assert cold_start.popular(sold, CODES, WHEN) == pytest.approx(np.array([0.5, 1, 0]) / 1.5, abs=1e-6)
 
 
 def test_what_comes_after_or_is_not_in_the_catalogue_counts_nothing():
@@ -26,12 +31,14 @@ def test_what_comes_after_or_is_not_in_the_catalogue_counts_nothing():
     assert cold_start.popular(sold, CODES, WHEN).tolist() == [1, 0, 0]
 
 
-def test_the_coming_weeks_a_year_ago_count_too():
-    sold = lines((10, "A", "UK"), (360, "B", "UK"), (366, "C", "UK"), (330, "C", "UK"))  # only B fell in those weeks
-    plain = np.array([0.5 ** (10 / 20), 0.5 ** (360 / 20), 0.5 ** (366 / 20) + 0.5 ** (330 / 20)])
+def test_the_coming_weeks_a_year_ago_count_once_there_is_a_year():
+    recent = [(10, "A", "UK"), (330, "C", "UK"), (360, "B", "UK")]  # only B fell in those weeks
+    plain = np.array([0.5 ** (10 / WEEK), 0.5 ** (360 / WEEK), 0.5 ** (330 / WEEK)])
+    assert cold_start.popular(lines(*recent), CODES, WHEN) == pytest.approx(plain / plain.sum())
     season = cold_start.SEASON
     expected = (plain / plain.sum() + season * np.array([0, 1, 0])) / (1 + season)
-    assert cold_start.popular(sold, CODES, WHEN) == pytest.approx(expected)
+    whole = lines(*recent, (400, "C", "UK"))
+    assert cold_start.popular(whole, CODES, WHEN) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_country_is_shrunk_to_the_whole_shop():
@@ -39,13 +46,12 @@ def test_a_country_is_shrunk_to_the_whole_shop():
     whole = cold_start.popular(sold, CODES, WHEN)
     spain = cold_start.popular(sold, CODES, WHEN, "Spain")
     assert spain == pytest.approx((np.array([0, 1, 0]) + cold_start.TRUST * whole) / (1 + cold_start.TRUST))
-    for unknown in ("UK", "Atlantis", ""):  # the country with most lines is the shop
+    for unknown in ("UK", "Atlantis", ""):  # the country with most purchases is the shop
         assert cold_start.popular(sold, CODES, WHEN, unknown) == pytest.approx(whole)
 
 
-def test_with_many_lines_a_country_speaks_for_itself():
-    abroad = [(300, "C", "Spain")] * 20_000
-    sold = pd.concat([lines(*abroad), lines(*[(1, "A", "UK")] * 30_000).assign(customer=lambda t: t["customer"] + 1e6)])
+def test_with_many_purchases_a_country_speaks_for_itself():
+    sold = lines(*[(300, "C", "Spain")] * 20_000, *[(1, "A", "UK")] * 30_000)
     assert cold_start.popular(sold, CODES, WHEN, "Spain")[2] > 0.98
 
 
