@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 FRESH = 7.0  # days after which a purchase weighs half
-SEASON = 0.5  # weight of what sold in the coming weeks a year ago, beside what sells now
+SEASON = 0.1  # weight of what sold in the coming weeks a year ago, beside what sells now; chosen on other shops
 YEAR, COMING = pd.Timedelta(days=365), pd.Timedelta(days=28)
 TRUST = 300.0  # purchases of a country at which its own taste weighs as much as the whole shop's
 
