@@ -23,7 +23,7 @@ from recbook import baskets, evaluation, listwise, metrics, practice, prompts, r
 from recbook import receipts as rc
 from recbook.listwise import ANSWER, QUESTION, TextGPT
 
-K, CANDIDATES, SHOPPERS, ORDERS, SEED = 10, 20, 200, 10, 0
+K, CANDIDATES, SHOPPERS, SEED = 10, 20, 200, 0
 PERMUTED = 50  # shoppers whose lists are shown in several orders
 LEARNED = 3000  # lists to learn from
 TEXT = {  # name -> reading, invariant
@@ -96,7 +96,7 @@ def bias(task: Task, ranker: reranking.Ranker, shoppers: int) -> list[dict]:
     shares, ranks = [], []
     for row, shopper in enumerate(task.shoppers[:shoppers]):
         codes = task.codes(row, np.arange(CANDIDATES))
-        places, scores = listwise.permuted(ranker, shopper, None, codes, ORDERS, SEED)
+        places, scores = listwise.permuted(ranker, shopper, None, codes, CANDIDATES, seed=row)
         shares.append(listwise.sensitivity(scores))
         ranks.append(listwise.rank_by_place(places, scores))
     rows = [{"metric": "share of variance by order", "value": float(np.mean(shares)), "n": len(shares)}]

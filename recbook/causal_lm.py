@@ -19,6 +19,7 @@ from recbook.prompts import Message
 from recbook.reranking import Shopper
 
 GEMMA = "google/gemma-2b-it"
+SAFE = {"trust_remote_code": False}  # said, not left open: else transformers asks at the keyboard
 LETTERS = ascii_uppercase + ascii_lowercase  # labels of candidates
 YES, NO = ("Yes", "yes", "YES"), ("No", "no", "NO")
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of the names of what can be asked
@@ -57,10 +58,10 @@ def load(name: str | Path = GEMMA, device: str | None = None) -> Model:
     if not is_path and (name.startswith((".", "/", "~", "\\")) or name.count("/") > 1):
         raise NotLoaded(f"there is no folder {name}: give one that holds a model, or a name such as {GEMMA}")
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, **SAFE)
         _check_causal(name, config)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        network = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(name, **SAFE)
+        network = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **SAFE)
     except NotLoaded:
         raise
     except Exception as error:  # of three libraries, which change with their versions

@@ -25,6 +25,7 @@ from recbook.tokens import whole_file
 
 LOWEST, HIGHEST = 0.0, 10.0  # scores that are asked for
 MISSING = LOWEST - 1  # the score of a candidate that the answer says nothing of
+HUGE = 1e300  # JSON knows larger numbers, infinity and NaN; floats do not, or mean nothing by them
 LONGEST_WAIT = 60.0  # seconds between two attempts at most
 QUESTION = (
     "How likely is it that the shopper buys each product next? Give every product a score "
@@ -67,9 +68,10 @@ class Budget:
 class Endpoint:
     """A ranker: the scores that a model gives. `counts` tells what happened: calls, retries, products unknown…
 
-    `names`: descriptions by code. `cache`: a folder of this endpoint's own, a JSON file an answer. `base_url` and
-    `api_key` are, if not given, those of OPENAI_BASE_URL and OPENAI_API_KEY. The key is kept in no file and shown in no
-    message. `options` go to the server as they are, such as `{"response_format": {"type": "json_object"}}`.
+    `names`: descriptions by code. `cache`: a folder, a JSON file an answer; it holds what was asked, histories too.
+    `base_url` is, if not given, OPENAI_BASE_URL, and only to that server (or OpenAI's own) goes the key of
+    OPENAI_API_KEY; another one gets the `api_key` that is given. The key is kept in no file and shown in no message.
+    `options` go to the server as they are, such as `{"response_format": {"type": "json_object"}}`.
     """
 
     model: str
@@ -87,8 +89,10 @@ class Endpoint:
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.timeout <= 0 or self.wait < 0:
             raise ValueError("attempts is at least 1, timeout above 0 seconds, wait not negative")
-        self.base_url = self.base_url or os.environ.get("OPENAI_BASE_URL") or None
-        self.api_key = self.api_key or os.environ.get("OPENAI_API_KEY") or None
+        usual = os.environ.get("OPENAI_BASE_URL") or None
+        self.base_url = self.base_url or usual
+        if self.base_url == usual:  # the environment's key is for the environment's server, and is sent to no other
+            self.api_key = self.api_key or os.environ.get("OPENAI_API_KEY") or None
         if not self.api_key and not self.base_url:
             raise ValueError("there is no key: set OPENAI_API_KEY, or give the base_url of a server that needs none")
 
@@ -120,7 +124,8 @@ class Endpoint:
     # --- The cache ---------------------------------------------------------------------------------------------
 
     def _about(self, messages: list[Message]) -> dict[str, Any]:
-        return {"model": self.model, "options": dict(self.options), "messages": messages}
+        about = {"server": self.base_url, "model": self.model, "options": dict(self.options)}
+        return about | {"messages": messages}
 
     def _key(self, messages: list[Message]) -> str:
         return hashlib.sha256(json.dumps(self._about(messages), sort_keys=True).encode()).hexdigest()
@@ -220,16 +225,26 @@ def read(text: str, products: int) -> dict[int, float]:
     JSON may stand among other text, as in a fence. A product that was not in the list keeps its number, or, where it
     has another name, a negative one; a score that is no finite number is left out.
     """
-    try:
-        given = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
-    except (ValueError, RecursionError):
-        raise _Unusable(f"the answer is not JSON: {text[:80]!r}") from None
+    given = _first_object(text)
+    if given is None:
+        raise _Unusable(f"the answer is not JSON: {text[:80]!r}")
     given = given.get("scores", given)
     scores = {}
     for place, (name, score) in enumerate(given.items() if isinstance(given, dict) else ()):
         number = int(name) if name.isdecimal() else -place - 1
-        if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
-            scores[number] = min(HIGHEST, max(LOWEST, float(score)))
+        if isinstance(score, (int, float)) and not isinstance(score, bool) and abs(score) < HUGE:
+            scores[number] = float(min(HIGHEST, max(LOWEST, score)))
     if not any(1 <= number <= products for number in scores):
         raise _Unusable(f"the answer has no score of a product in the list: {text[:80]!r}")
     return scores
+
+
+def _first_object(text: str) -> dict | None:
+    """The first JSON object that stands anywhere in a text, or None."""
+    start = text.find("{")
+    while start >= 0:
+        try:
+            return json.JSONDecoder().raw_decode(text, start)[0]
+        except (ValueError, RecursionError):
+            start = text.find("{", start + 1)
+    return None

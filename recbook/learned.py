@@ -3,11 +3,14 @@
 Every shopper of an earlier cut is one question: their candidates, and which of them the next basket held. The boosted
 trees learn an order, not a probability: a pair that stands the wrong way round pushes by what putting it right would
 gain in NDCG. Burges (2010), "From RankNet to LambdaRank to LambdaMART"; Ke et al. (2017), "LightGBM".
+
+The BasketGPT can come in twice: as signals that the trees read, then every past cut needs a GPT of its own, or as an
+equal, its log-probability added to what the trees say (`LearnedRanker.trusting`), which needs only today's.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +19,10 @@ import numpy as np
 from recbook.candidates import Asked, merged
 from recbook.evaluation import Split
 from recbook.reranking import Shopper
-from recbook.signals import NAMES, OF_GPT, Signals
+from recbook.signals import NAMES, OF_GPT, STEADY, Signals
 
 WORDS, TREES = "ranker.json", "trees-{}.txt"
+TRUST = 2.0  # in the BasketGPT's log-probability; chosen on the real log, cuts of September and October 2011
 PER_CHANNEL = 200  # products that a channel proposes at most
 
 
@@ -26,7 +30,7 @@ PER_CHANNEL = 200  # products that a channel proposes at most
 class Settings:
     """How a ranker is trained; chosen on the real log at cuts before November 2011."""
 
-    trees: int = 100
+    trees: int = 200
     leaves: int = 15
     learning_rate: float = 0.05
     least: float = 0.002  # share of all candidates that a leaf holds at least
@@ -34,6 +38,7 @@ class Settings:
     rows: float = 0.8  # share of the candidates that a tree sees
     truncation: int = 40  # places of a list whose pairs push
     averaged: int = 2  # rankers, each of another seed
+    trust: float = 0.0  # what a nat of the BasketGPT's log-probability adds to the trees' score
     threads: int = 1  # fixed: other numbers of them add up in another order
     seed: int = 0
 
@@ -85,7 +90,7 @@ class LearnedRanker:
     def fit(
         cls,
         past: Sequence[Examples],
-        names: Sequence[str] = NAMES,
+        names: Sequence[str] = STEADY,
         settings: Settings = Settings(),  # noqa: B008  (frozen)
         signals: Signals | None = None,
     ) -> "LearnedRanker":
@@ -111,13 +116,21 @@ class LearnedRanker:
             made.trees.append(lightgbm.train(settings.lightgbm(seed, len(rows)), data, num_boost_round=settings.trees))
         return made
 
+    def trusting(self, weight: float = TRUST) -> "LearnedRanker":
+        """The same trees, with `weight` times the BasketGPT's log-probability added to their score; 0: trees alone."""
+        return LearnedRanker(self.trees, self.names, replace(self.settings, trust=weight), self.signals)
+
     def predict(self, table: np.ndarray) -> np.ndarray:
-        """A score a candidate, (…,) float64, from its signals (…, len(NAMES))."""
+        """A score a candidate, (…,) float64, from its signals (…, len(NAMES)); ValueError: one lacks the GPT's."""
         rows = table.reshape(-1, table.shape[-1])[:, self.columns]
         if not len(rows):
             return np.zeros(table.shape[:-1])
         threads = self.settings.threads
-        return np.mean([t.predict(rows, num_threads=threads) for t in self.trees], axis=0).reshape(table.shape[:-1])
+        scores = np.mean([t.predict(rows, num_threads=threads) for t in self.trees], axis=0).reshape(table.shape[:-1])
+        opinion = table[..., NAMES.index("GPT")]
+        if self.settings.trust and np.isnan(opinion).any():
+            raise ValueError("the GPT was not asked: make the table with its scores, or take `trusting(0)`")
+        return scores + self.settings.trust * opinion if self.settings.trust else scores
 
     def scores(self, asked: Examples, products: int) -> np.ndarray:
         """Scores in the form of the baselines: (n, products) float64, -inf where a product is no candidate."""
@@ -132,7 +145,7 @@ class LearnedRanker:
             raise ValueError("this ranker has no signals to look at: give them to `fit` or `load`")
         moment = self.signals.moment
         who = moment.at_counter([shopper])
-        gpt = moment.gpt(who) if set(self.names) & set(OF_GPT) else None
+        gpt = moment.gpt(who) if self.settings.trust or set(self.names) & set(OF_GPT) else None
         columns = np.array([moment.catalogue.columns([code])[0] for code in candidates], dtype=np.int64)
         return self.predict(self.signals.table(who, columns[None], gpt))[0]
 

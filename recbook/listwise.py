@@ -214,13 +214,17 @@ def teach(
 def permuted(
     ranker: Ranker, shopper: Shopper, query: str | None, candidates: Sequence[str], orders: int = 20, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of the same candidates in several random orders: places (orders, K) int64, scores (orders, K).
+    """The scores of the same candidates in several orders: places (orders, K) int64, scores (orders, K).
 
-    Column j is candidate j: where in the list it stood, and what score it got there.
+    Column j is candidate j: where in the list it stood, and what score it got there. A random order is turned round, so
+    that over K orders each candidate stands at each place once (a Latin square): what an order-blind ranker gives is
+    then the same at all places.
     """
-    rng, places, scores = np.random.default_rng(seed), [], []
-    for _ in range(orders):
-        order = rng.permutation(len(candidates))
+    rng, K, places, scores = np.random.default_rng(seed), len(candidates), [], []
+    for turn in range(orders):
+        if turn % K == 0:
+            drawn = rng.permutation(K)
+        order = np.roll(drawn, turn if orders >= K else turn * K // orders)
         place = np.argsort(order)  # candidate order[p] stands at place p
         scores.append(np.asarray(ranker.score(shopper, query, [candidates[j] for j in order]))[place])
         places.append(place)

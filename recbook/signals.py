@@ -7,25 +7,31 @@ the BasketGPT is told too (`knowledge`, `clues`); its own opinion comes last, in
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from sklearn.preprocessing import normalize
 
-from recbook.baselines import cosine_similarity, ease_weights, shoppers_by_products
+from recbook.baselines import cosine_similarity, ease_weights, recency, shoppers_by_products
 from recbook.candidates import Asked, Moment, blocks
 from recbook.clues import BOUGHT, SHOPPER, TREND
 from recbook.evaluation import Split
 from recbook.knowledge import RELATED, strongest
 
 NEIGHBOURS = 100  # products that a product is compared with
+ALIKE = 50  # shoppers that a shopper is compared with
+SAME = 0.999  # cosine of two shoppers above which they are taken for one
 # Of the product alone.
 PRODUCT = ("log price", "buyers who came back", "baskets of a buyer", "log size of its baskets", "days unsold")
 # Of the shopper and the product.
-BOTH = ("kNN", "kNN, last basket", "EASE, undated", "blend", "nearest text", "price against usual")
+BOTH = ("kNN", "kNN, last basket", "EASE, undated", "blend", "nearest text", "price against usual", "shoppers alike")
 RANKED = ("rank by EASE", "rank by kNN", "rank by blend", "rank by text", "rank by 7 days", "rank by 28 days")
+RANKED += ("rank by shoppers alike",)
 OWN = ("share of repeats", "usual log price")  # of the shopper
 PLAIN = tuple(f"related: {n}" for n in RELATED) + tuple(f"trend: {n}" for n in TREND)
 PLAIN += tuple(f"bought: {n}" for n in BOUGHT) + tuple(f"shopper: {n}" for n in SHOPPER)
 PLAIN += PRODUCT + BOTH + RANKED + OWN
 OF_GPT = ("GPT", "rank by GPT", "rank by GPT among bought or new")
 NAMES = PLAIN + OF_GPT
+# What means the same in every month: trees that split on the time of year only tell one past cut from another.
+STEADY = tuple(n for n in PLAIN if n not in ("shopper: sine", "shopper: cosine"))
 
 
 class Signals:
@@ -39,6 +45,8 @@ class Signals:
         X = shoppers_by_products(split)
         self.near = strongest(sparse.csr_matrix(cosine_similarity(X)), NEIGHBOURS).T.tocsr()
         self.undated = strongest(sparse.csr_matrix(ease_weights(X, 200)), NEIGHBOURS)
+        fresh = recency(split, np.sort(split.receipts["customer"].unique()))  # (all shoppers, N)
+        self.others = (sparse.csr_matrix(normalize(fresh)), fresh)
         self.product = _of_products(split)
         self.alike = moment.knowledge.text @ moment.knowledge.text.T  # (N, N): cosines of descriptions
 
@@ -55,12 +63,16 @@ class Signals:
         return np.concatenate(made)
 
     def _block(self, who: Asked, rows: np.ndarray, candidates: np.ndarray, gpt: np.ndarray | None) -> np.ndarray:
+        """The table of some of those who ask."""
         N, at = len(self.moment.catalogue.codes), np.maximum(candidates, 0)
         known = self.moment.knowledge.about(who.bought, rows, who.day[rows])
         bought = np.full((len(rows), N, len(BOUGHT)), np.nan, np.float32)
         bought[known.row, known.item] = known.bought
         both, ranked, own = self._of_pairs(who, rows, known, bought)
-        wide = [known.related, known.trend, bought, both, ranked]  # (n, N, columns) each
+        # Sales beside those of the mean product: fifty are many in August and few in December.
+        trend = known.trend.astype(np.float32)
+        steady = trend - np.where(np.array(TREND) == "age", 0, trend.mean(axis=1, keepdims=True))
+        wide = [known.related, steady, bought, both, ranked]  # (n, N, columns) each
         wide.append(_of_gpt(gpt, ~np.isnan(bought[..., 0])))
         related, trend, bought, both, ranked, opinion = (
             np.take_along_axis(columns, at[..., None], axis=1) for columns in wide
@@ -83,11 +95,22 @@ class Signals:
         usual = (binary @ price) / np.maximum(had.sum(axis=1), 1)
         usual = np.where(had.any(axis=1), usual, price.mean())
         text = np.stack([self.alike[own].max(axis=0, initial=-1) for own in had])
-        both = [near, near_last, (binary @ self.undated).toarray(), blend, text, np.abs(price - usual[:, None])]
-        score = [ease, near, blend, text, known.trend[..., 0], known.trend[..., 1]]
+        alike = self._shoppers_alike(fresh)
+        both = [near, near_last, (binary @ self.undated).toarray(), blend, text, np.abs(price - usual[:, None]), alike]
+        score = [ease, near, blend, text, known.trend[..., 0], known.trend[..., 1], alike]
         ranked = np.stack([_ranks(values) for values in score], axis=2)
         repeats = 1 - had.sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
         return np.stack(both, axis=2), ranked, np.stack([repeats, usual], axis=1)
+
+    def _shoppers_alike(self, fresh: sparse.csr_matrix) -> np.ndarray:
+        """What the shoppers with the most similar purchases bought lately, by their similarity: (n, N) float32.
+
+        A shopper who bought just the same is left out: it is the one who asks, or tells nothing more than they do.
+        """
+        lengths, theirs = self.others
+        cosine = (sparse.csr_matrix(normalize(fresh)) @ lengths.T).toarray()  # (n, all shoppers)
+        cosine[cosine > SAME] = 0
+        return (strongest(sparse.csr_matrix(cosine), ALIKE) @ theirs).toarray()
 
 
 def _of_gpt(gpt: np.ndarray | None, had: np.ndarray) -> np.ndarray:

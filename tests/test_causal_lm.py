@@ -254,7 +254,8 @@ def test_only_safetensors_are_read(tmp_path):
         causal_lm.load(folder)
 
 
-def test_code_of_a_models_own_is_not_run(tmp_path):
+def test_code_of_a_models_own_is_not_run_even_by_somebody_who_says_yes(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
     (tmp_path / "config.json").write_text(
         '{"model_type": "mine", "architectures": ["MineForCausalLM"], "auto_map": {"AutoConfig": "mine.MineConfig"}}'
     )

@@ -331,6 +331,28 @@ def test_key_and_address_come_from_the_environment(serve, tmp_path, monkeypatch)
         Endpoint("m", NAMES, tmp_path)
 
 
+def test_the_environments_key_is_sent_to_no_other_server(serve, tmp_path, monkeypatch):
+    server = serve(says())
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    Endpoint("m", NAMES, tmp_path, base_url=server.url).score(ANN, None, ["A", "B", "C"])
+    assert KEY not in server.requests[0][0]
+
+
+def test_two_servers_do_not_share_answers(serve, tmp_path):
+    for server in (serve(says()), serve(says())):
+        Endpoint("m", NAMES, tmp_path, base_url=server.url).score(ANN, None, ["A", "B", "C"])
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("huge", ["9" * 400, "1e999", "NaN", "-Infinity"])
+def test_a_number_that_is_none_is_left_out(huge):
+    assert endpoint.read(f'{{"scores": {{"1": {huge}, "2": 99}}}}', 2) == {2: 10.0}
+
+
+def test_json_may_stand_after_other_brackets():
+    assert endpoint.read('I think {about} it: {"scores": {"1": 3}}', 1) == {1: 3.0}
+
+
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"timeout": 0}, {"wait": -1}])
 def test_settings_that_cannot_be(tmp_path, wrong):
     with pytest.raises(ValueError, match="attempts is at least 1"):

@@ -36,7 +36,7 @@ def at(cut: pd.Timestamp, before: pd.Timestamp) -> tuple[evaluation.Split, Signa
 
 @pytest.fixture(scope="module")
 def ranker() -> LearnedRanker:
-    return LearnedRanker.fit([drawn(0), drawn(1)], settings=SMALL)
+    return LearnedRanker.fit([drawn(0), drawn(1)], NAMES, SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_what_is_left_out_is_not_read():
 
 
 def test_the_same_examples_make_the_same_ranker(ranker):
-    again = LearnedRanker.fit([drawn(0), drawn(1)], settings=SMALL)
+    again = LearnedRanker.fit([drawn(0), drawn(1)], NAMES, SMALL)
     assert np.array_equal(again.predict(drawn(2).table), ranker.predict(drawn(2).table))
     assert ranker.trees[0].model_to_string() != ranker.trees[1].model_to_string()  # two seeds
 
@@ -87,7 +87,7 @@ def test_padding_and_shoppers_without_a_target_teach_nothing(ranker):
         np.pad(two.table, ((0, 0), (0, 3), (0, 0)), constant_values=5),
         np.pad(two.wanted, ((0, 0), (0, 3))),
     )
-    again = LearnedRanker.fit([one, empty, padded], settings=SMALL)
+    again = LearnedRanker.fit([one, empty, padded], NAMES, SMALL)
     assert np.array_equal(again.predict(drawn(2).table), ranker.predict(drawn(2).table))
 
 
@@ -154,12 +154,24 @@ def test_a_ranker_that_reads_the_gpt_asks_it_at_the_counter(shop):
     ranker = LearnedRanker.fit([examples], ["GPT"], SMALL, signals=signals)
     history = [(split.cut - 9 * DAY, [split.codes[3]]), (split.cut - 2 * DAY, [split.codes[3], split.codes[7]])]
     scores = ranker.score(Shopper(history, split.cut), None, split.codes[[7, 3]].tolist())
+    trusting = ranker.trusting(1.0).score(Shopper(history, split.cut), None, [split.codes[3]])
+    assert np.allclose(trusting, scores[1] + 1.97)
     told = np.full((1, 2, len(NAMES)), np.nan, np.float32)
     told[0, :, NAMES.index("GPT")] = [
         1 - 0.07,
         2 - 0.03,
     ]  # what the stand-in says: the count, less a hundredth a column
     assert np.array_equal(scores, ranker.predict(told)[0])
+
+
+def test_trust_adds_the_log_probability(ranker, tmp_path):
+    new = drawn(2)
+    trusting = ranker.trusting(1.5)
+    expected = ranker.predict(new.table) + 1.5 * new.table[..., NAMES.index("GPT")]
+    assert np.array_equal(trusting.predict(new.table), expected)
+    assert np.array_equal(trusting.trusting(0).predict(new.table), ranker.predict(new.table))
+    trusting.save(tmp_path)
+    assert np.array_equal(LearnedRanker.load(tmp_path).predict(new.table), expected)
 
 
 def test_it_beats_chance_by_far(shop):
@@ -175,5 +187,9 @@ def test_it_says_what_is_wrong(ranker):
         LearnedRanker.fit([drawn(0)], ["weather"])
     with pytest.raises(ValueError, match="no order to learn"):
         LearnedRanker.fit([drawn(0)._replace(wanted=np.zeros((60, 12), bool))])
+    unasked = drawn(0).table.copy()
+    unasked[..., NAMES.index("GPT")] = np.nan
+    with pytest.raises(ValueError, match="GPT was not asked"):
+        ranker.trusting().predict(unasked)
     with pytest.raises(ValueError, match="has no signals"):
         ranker.score(Shopper([], ORIGIN), None, ["20001"])

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from recbook import evaluation, signals  # noqa: E402
 from recbook.candidates import Moment  # noqa: E402
 from recbook.reranking import Shopper  # noqa: E402
-from recbook.signals import NAMES, OF_GPT, PLAIN, Signals  # noqa: E402
+from recbook.signals import NAMES, OF_GPT, PLAIN, STEADY, Signals  # noqa: E402
 
 DAY, ORIGIN = pd.Timedelta(days=1), pd.Timestamp("2011-01-01")
 CODES = np.array([f"{20001 + 7 * n}" for n in range(24)])
@@ -80,6 +80,20 @@ def test_there_is_a_column_for_every_name(shop, table):
     assert len(set(NAMES)) == len(NAMES) and NAMES[: len(PLAIN)] == PLAIN and NAMES[len(PLAIN) :] == OF_GPT
 
 
+def test_steady_signals_do_not_know_the_month():
+    receipts = made_up()
+    year = pd.Timedelta(days=364) // 2
+    tables = []
+    for lines in (receipts, receipts.assign(date=receipts["date"] + year)):
+        split = evaluation.next_basket(lines, CUT + (lines["date"].min() - receipts["date"].min()), min_shoppers=3)
+        moment = Moment(split, encode=encode)
+        everything = np.tile(np.arange(len(split.codes)), (len(split.shoppers), 1))
+        tables.append(Signals(moment, split).table(moment.of_split(split), everything))
+    steady = [NAMES.index(name) for name in STEADY]
+    assert np.array_equal(tables[0][..., steady], tables[1][..., steady], equal_nan=True)
+    assert not np.array_equal(column(tables[0], "shopper: sine"), column(tables[1], "shopper: sine"))
+
+
 def test_purchases_are_counted_as_in_the_receipts(shop, table):
     counts = shop[0].counts.toarray()
     told = column(table, "bought: log count")
@@ -93,7 +107,7 @@ def test_sales_and_products_as_in_the_receipts(shop, table):
     split = shop[0]
     late = split.receipts[split.receipts["date"] >= split.cut - 28 * DAY]
     sold = late.groupby("code").size().reindex(split.codes, fill_value=0).to_numpy()
-    assert np.allclose(np.expm1(column(table, "trend: 28 days")[0]), sold, rtol=0.01)  # kept as float16
+    assert np.allclose(column(table, "trend: 28 days")[0], np.log1p(sold) - np.log1p(sold).mean(), atol=0.01)  # float16
     for place in (0, 5, 11):
         of = split.receipts[split.receipts["code"] == split.codes[place]]
         times = of.groupby("customer")["invoice"].nunique()
@@ -133,6 +147,20 @@ def test_neighbours_prices_and_texts_by_hand(shop, table):
         assert np.allclose(column(table, "nearest text")[row], nearest, atol=1e-5)
         usual = np.abs(price - price[own].mean())
         assert np.allclose(column(table, "price against usual")[row], usual, atol=1e-5)
+
+
+def test_shoppers_alike_by_a_loop(shop, table):
+    from recbook.baselines import recency
+
+    split = shop[0]
+    fresh = recency(split, np.sort(split.receipts["customer"].unique())).toarray()
+    own = recency(split, split.shoppers).toarray()
+    for row in (0, 12):
+        cosine = fresh @ own[row] / np.linalg.norm(fresh, axis=1) / np.linalg.norm(own[row])
+        others = [other for other in range(len(fresh)) if cosine[other] < 0.999]
+        expected = sum(cosine[other] * fresh[other] for other in others)  # there are fewer than ALIKE
+        assert len(others) == len(fresh) - 1 < signals.ALIKE
+        assert np.allclose(column(table, "shoppers alike")[row], expected, atol=1e-4)
 
 
 def test_a_counter_tells_what_a_split_tells(shop, table):
