@@ -53,10 +53,10 @@ def cold(question: str, split: evaluation.Split, log: pd.DataFrame, vectors: pd.
     country = log[log["customer"].isin(split.shoppers)].groupby("customer")["country"].first().reindex(split.shoppers)
     home, rows = split.receipts["country"].mode()[0], []
     folds = np.random.default_rng(SEED).integers(0, FOLDS, len(split.shoppers))
-    parts = [_cold_methods(split, folds == fold, country, vectors, model) for fold in range(FOLDS)]
-    for name in parts[0]:
+    parts = {fold: _cold_methods(split, folds == fold, country, vectors, model) for fold in np.unique(folds)}
+    for name in parts[folds[0]]:
         scores = np.zeros(split.counts.shape)
-        for fold, part in enumerate(parts):
+        for fold, part in parts.items():
             scores[folds == fold] = part[name]
         judged = evaluation.evaluate(scores, split, K)["all", METRIC].to_numpy()
         abroad = np.where(country != home, judged, np.nan)

@@ -107,6 +107,8 @@ NARRATOR = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=25
 LISTS, SAYINGS, NARRATOR_CARDS = 12_000, 1500, 3  # how many of each, or how often, the narrator reads
 GOODS = 900  # products that the last two lines are for: a larger catalogue takes more lists and steps, in proportion
 HELD_OUT = 0.2  # share of the goods that the narrator is not taught to answer about
+STORYTELLER = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250)  # at laptop scale
+RECITALS, STORY_SAYINGS, STORY_CARDS = 9000, 12_000, 2  # how many of each, or how often, the storyteller reads
 SOME_BLOCKS = 128  # windows of the validation text that are looked at while training goes on
 
 
@@ -218,6 +220,52 @@ def _narrator_file() -> np.ndarray:
     return artifact("narrator's reading", made_of, make, load=lambda folder: tf.read(folder / "narrator.tokens", names))
 
 
+def story_ledger():
+    """What the receipts before the cut tell of shoppers and products: a `ledger.Ledger`."""
+    from recbook.ledger import Ledger
+
+    truth = the_shop().products if embedded() else None
+    return Ledger(known_receipts(), evaluation.default_cut(cleaned().receipts), truth)
+
+
+def storyteller():
+    """The base that Chapter 13 teaches to explain: a GPT that has read sheets of facts, and its metrics, kept alike.
+
+    It has no validation text of its own: its metrics tell the loss on what it learned from.
+    """
+    from recbook import gpt
+
+    sizes = dict(gpt.PRESETS[model_scale()])
+    sizes["context"] = max(ANSWERS, sizes["context"])
+    how = TRAINING[model_scale()]
+    if model_scale() == "laptop":
+        how = STORYTELLER | {"steps": STORYTELLER["steps"] * _times_larger(goods())}
+    return _trained("storyteller", (_storyteller_file(),) * 2, gpt.Config(len(vocabulary()), **sizes), how)
+
+
+def _storyteller_file() -> np.ndarray:
+    """What the storyteller reads, (tokens,): cards, sheets of invented facts said again, single sentences."""
+    from recbook import documents, facts, ledger, recitals, storytelling
+    from recbook import token_files as tf
+
+    known, names, larger = known_receipts(), vocabulary(), _times_larger(goods())
+    made_of = {
+        "receipts": rc.fingerprint(known), "vocabulary": names.fingerprint, "embedded": embedded(),
+        "numbers": [STORY_CARDS, RECITALS * larger, STORY_SAYINGS],
+        "code": _code(documents, facts, ledger, recitals, storytelling, tf) + json.dumps(storytelling.forms()),
+    }  # fmt: skip
+
+    def make(folder):
+        read, book = [card for _ in range(STORY_CARDS) for card in documents.cards(known, names)], story_ledger()
+        primed = [*recitals.recitals(book, RECITALS * larger, SEED), *recitals.sayings(book, STORY_SAYINGS, SEED)]
+        tf.write(folder / "storyteller.tokens", read + [documents.encode(parts, names) for parts in primed], names)
+
+    def load(folder):
+        return tf.read(folder / "storyteller.tokens", names)
+
+    return artifact("storyteller's reading", made_of, make, load)
+
+
 def _times_larger(table: pd.DataFrame) -> int:
     return max(1, round(len(table) / GOODS))
 
@@ -267,16 +315,17 @@ def goods() -> pd.DataFrame:
     return instructions.goods(known_receipts(), the_shop().products if embedded() else None)
 
 
-def basket_gpt():
-    """The `baskets.BasketGPT` of the split at the default cut: of receipts before it, products that enough had."""
+def basket_gpt(split: evaluation.Split | None = None):
+    """The `baskets.BasketGPT` of a split: of receipts before its cut, products that enough had. The default cut's."""
     from recbook import baselines, basket_model, baskets, clues, gpt, histories, knowledge, recipe, sentences, training
 
     counting, learning = (
         (baselines, clues, histories, knowledge),
         (basket_model, baskets, gpt, recipe, sentences, training),
     )
-    receipts = cleaned().receipts
-    split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
+    if split is None:
+        receipts = cleaned().receipts
+        split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
     settings = baskets.Settings()
     made_of = {
         "receipts": rc.fingerprint(split.receipts), "settings": asdict(settings) | {"parts": sorted(settings.parts)},
