@@ -73,6 +73,16 @@ bench: $(BOOK)
 	$(BIN)/python benchmarks/quantization.py baskets --data embedded
 	$(BIN)/python benchmarks/quantization.py baskets --data $(REAL)
 	$(BIN)/python benchmarks/quantization.py kernels
+	$(BIN)/python benchmarks/reranking.py channels --data embedded
+	$(BIN)/python benchmarks/reranking.py channels --data $(REAL)
+	$(BIN)/python benchmarks/reranking.py blend --data embedded
+	$(BIN)/python benchmarks/reranking.py blend --data $(REAL)
+	$(BIN)/python benchmarks/failures.py --data embedded
+	$(BIN)/python benchmarks/failures.py --data $(REAL)
+	$(BIN)/python benchmarks/llm_ranking.py --data embedded
+	$(BIN)/python benchmarks/llm_ranking.py --data $(REAL)
+	$(BIN)/python benchmarks/narratives.py --data embedded
+	$(BIN)/python benchmarks/narratives.py --data $(REAL)
 	$(BIN)/python benchmarks/peers.py --data $(REAL) --cut 2011-10-09
 	$(BIN)/python benchmarks/peers.py --data $(REAL)
 

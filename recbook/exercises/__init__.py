@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-TOPICS = "cleaning baselines embeddings faiss tokens gpt training generation baskets lora quantization"
+TOPICS = (
+    "cleaning baselines embeddings faiss tokens gpt training generation baskets lora quantization reranking narratives"
+)
 CHAPTERS = dict(enumerate(TOPICS.split(), start=1))  # number -> file in this folder
 
 

@@ -1,0 +1,183 @@
+"""Are the explanations true, and do they read well? A thousand a style, written freely and under constraints.
+
+    python benchmarks/narratives.py --data online-retail
+
+writes results/narratives_<name of the data>.json in about fifteen minutes and 3 GB on two cores (the real log's base
+takes longer to train, once). Shoppers and products are held out from training; what is recommended, and the reason, are
+the BasketGPT's. `--data`: what `RECBOOK_DATA` takes, or `embedded`. `--rehearse`: a few of each, nothing written. Where
+OPENAI_BASE_URL and OPENAI_MODEL name a server, its model is asked how a hundred of the texts read.
+"""
+
+import argparse
+import copy
+import os
+import time
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from recbook import evaluation, falsehoods, lora, narratives, quality, storytelling, training, workshop
+from recbook.claims import KINDS, Checker
+from recbook.ledger import draw, part
+
+LEARNED, JUDGED, SEED, PLANTED = 3000, 1000, 0, 125
+STEPS = dict(steps=250, batch=16, warmup=20, weight_decay=0.0, learning_rate=1e-2)
+FREE, TOKENS, TRUE = "free", "names and numbers of the facts", "and every sentence checked"
+
+
+def advice(ledger, cast, number: int) -> list[narratives.Advice]:
+    """Recommendations to shoppers held out, of products held out, as many of each shopper as are needed."""
+    ranker, rng = workshop.basket_gpt(), np.random.default_rng(SEED)
+    shoppers = [customer for customer in cast.shoppers if len(ledger.bought(customer)) > 1]
+    each = max(1, -(-5 * number // (4 * len(shoppers))))  # a fifth more than needed: the ranker does not know everybody
+    given = narratives.advise(ranker, ledger, cast._replace(shoppers=shoppers), each)
+    return [given[place] for place in rng.permutation(len(given))[:number]]
+
+
+def taught(base, ledger, cast, style: str, vocabulary, steps: int):
+    """A copy of the base with an adapter for a style."""
+    model = lora.adapt(copy.deepcopy(base), style, lora.DEFAULT, SEED)
+    pairs = narratives.pairs(draw(ledger, cast, LEARNED, SEED), style, vocabulary, base.config.context, SEED)
+    settings = training.Settings(**STEPS | {"steps": steps}, evaluate_every=steps, save_every=steps)
+    training.train(model, pairs, settings, progress=False)
+    return model.eval()
+
+
+def truth(told, made, checker) -> list[dict]:
+    """Claims a narrative, the share of them that is false, of narratives with one, and of false claims by kind."""
+    claims = [checker.claims(each.text, facts) for each, facts in zip(told, made, strict=True)]
+    every, wrong = [claim for each in claims for claim in each], [[c for c in each if not c.true] for each in claims]
+    kinds = Counter(claim.kind for each in wrong for claim in each)
+    shares = np.array([bool(each) for each in wrong], float)
+    mean, low, high = evaluation.bootstrap(shares[:, None])
+    rows = {"claims": len(every) / len(told), "false claims": sum(kinds.values()) / len(every)}
+    rows |= {f"false: {kind}": kinds[kind] / len(every) for kind in KINDS}
+    rows |= {"redrawn": np.mean([each.redrawn > 0 for each in told]), "plainest": np.mean([e.plainest for e in told])}
+    found = [{"metric": name, "value": float(value), "n": len(told)} for name, value in rows.items()]
+    any_false = dict(value=float(mean[0]), low=float(low[0]), high=float(high[0]), n=len(told))
+    return [*found, {"metric": "with a false claim"} | any_false]
+
+
+def reads(texts: list[str], style: str, checker: Checker) -> list[dict]:
+    """How varied, long, easy and true to its style the writing is."""
+    figures = {f"distinct-{n}": quality.distinct(texts, n) for n in (1, 2, 3)} | {"self-BLEU": quality.self_bleu(texts)}
+    figures |= {"words": quality.lengths(texts).mean(), "different texts": len(set(texts)) / len(texts)}
+    figures |= {"different frames": len({checker.lexicon.frame(text) for text in texts}) / len(texts)}
+    figures |= {"reading ease": np.mean([quality.reading_ease(text) for text in texts])}
+    figures |= {"in style": np.mean([quality.style_of(text) == style for text in texts])}
+    if os.environ.get("OPENAI_BASE_URL") and os.environ.get("OPENAI_MODEL"):
+        figures["mark of a judge"] = np.nanmean(quality.judged(texts[:100], _endpoint()))
+    return [{"metric": name, "value": float(value), "n": len(texts)} for name, value in figures.items()]
+
+
+def _endpoint():
+    from openai import OpenAI
+
+    client, model = OpenAI(), os.environ["OPENAI_MODEL"]
+
+    def complete(prompt: str) -> str:
+        messages = [{"role": "user", "content": prompt}]
+        return (
+            client.chat.completions.create(model=model, messages=messages, max_tokens=8).choices[0].message.content
+            or ""
+        )
+
+    return complete
+
+
+def checked(ledger, cast, checker, planted: int) -> list[dict]:
+    """The checker itself: the share of planted falsehoods that it catches, by kind, and of true texts that it flags."""
+    rng, rows, flagged, read = np.random.default_rng(SEED), [], 0, 0
+    for place, kind in enumerate(falsehoods.PLANTS):
+        caught = []
+        for facts in draw(ledger, cast, 8 * planted, SEED + 1 + place):
+            text = storytelling.plain(storytelling.narrative(facts, storytelling.STYLES[len(caught) % 2], rng))
+            flagged, read = flagged + bool(checker.false(text, facts)), read + 1
+            if (changed := falsehoods.plant(text, facts, ledger, kind, rng)) is not None:
+                kinds = {claim.kind for claim in checker.false(changed, facts)}
+                caught.append(kind in kinds or (kind == "mixed up" and bool(kinds)))
+            if len(caught) == planted:
+                break
+        rows.append(
+            {"method": "checker", "metric": f"caught: {kind}", "value": float(np.mean(caught)), "n": len(caught)}
+        )
+    return [*rows, {"method": "checker", "metric": "true texts flagged", "value": flagged / read, "n": read}]
+
+
+def faithful(given: list[narratives.Advice], ledger) -> list[dict]:
+    """What the score loses without the cited purchase, and without another: cited by effect, and by likeness."""
+    rows = []
+    for method in ("cited by effect", "cited by likeness"):
+        rng, falls = np.random.default_rng(SEED), []
+        for each in given:
+            alike = ledger.facts(each.customer, each.facts.code, among=frozenset(each.effects.index)).purchases
+            cited = each.effects.index[0] if method == "cited by effect" else alike[0].code
+            falls.append(narratives.faithfulness(each.effects, cited, rng))
+        mine, other = np.array(falls).T
+        result = evaluation.paired(mine, other)
+        interval = dict(value=result.difference, low=result.low, high=result.high, n=result.n)
+        rows += [{"method": method, "metric": "fall, cited", "value": float(mine.mean()), "n": len(mine)}]
+        rows += [{"method": method, "metric": "fall, another", "value": float(other.mean()), "n": len(mine)}]
+        rows += [{"method": method, "metric": "fall, cited less another"} | interval]
+        rows += [
+            {"method": method, "metric": "cited falls more", "value": float((mine > other).mean()), "n": len(mine)}
+        ]
+    return rows
+
+
+def measure(rehearse: bool) -> list[dict]:
+    """Every row of the results."""
+    number, steps, planted = (24, 10, 10) if rehearse else (JUDGED, STEPS["steps"], PLANTED)
+    ledger, vocabulary = workshop.story_ledger(), workshop.vocabulary()
+    checker, (learned, judged) = Checker(ledger), part(ledger, workshop.HELD_OUT, workshop.SEED)
+    rows = checked(ledger, judged, checker, planted)
+    given = advice(ledger, judged, number)
+    made = [each.facts for each in given]
+    rows += faithful(given, ledger)
+    print(pd.DataFrame(rows).round(3).to_string(), flush=True)
+    base = workshop.storyteller()[0].cpu()
+    for style in storytelling.STYLES:
+        model, rng = taught(base, ledger, learned, style, vocabulary, steps), np.random.default_rng(SEED)
+        methods = {
+            FREE: lambda model=model: narratives.write(model, made, vocabulary),
+            TOKENS: lambda model=model, style=style: narratives.write(model, made, vocabulary, style=style),
+            TRUE: lambda model=model, style=style: narratives.write_true(model, made, vocabulary, checker, style),
+        }
+        for method, write in methods.items():
+            start = time.perf_counter()
+            told = write()
+            found = [*truth(told, made, checker), *reads([each.text for each in told], style, checker)]
+            found.append({"metric": "seconds", "value": time.perf_counter() - start, "n": len(told)})
+            rows += [{"method": method, "style": style} | row for row in found]
+            print(method, style, pd.DataFrame(found).round(3).to_string(), told[0].text, sep="\n", flush=True)
+        forms = [storytelling.plain(storytelling.narrative(facts, style, rng)) for facts in made]
+        rows += [{"method": "forms, filled by rule", "style": style} | row for row in reads(forms, style, checker)]
+        template = [storytelling.plain(narratives.plainest(facts)) for facts in made]
+        rows += [{"method": "one template", "style": style} | row for row in reads(template, style, checker)]
+    return rows
+
+
+def main() -> None:
+    """Measure, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="embedded", help="what RECBOOK_DATA takes, or embedded")
+    parser.add_argument("--rehearse", action="store_true", help="a few of each, nothing written")
+    arguments = parser.parse_args()
+    if arguments.data != "embedded":
+        os.environ["RECBOOK_DATA"] = arguments.data
+    start = time.perf_counter()
+    rows = measure(arguments.rehearse)
+    if arguments.rehearse:
+        return
+    source = "embedded shop" if arguments.data == "embedded" else arguments.data
+    data = evaluation.describe_data(workshop.raw_receipts(), source)
+    name = evaluation.slug(data["name"])
+    command = f"python benchmarks/narratives.py --data {'embedded' if arguments.data == 'embedded' else name}"
+    seconds = time.perf_counter() - start
+    path = evaluation.save_results(f"narratives_{name}", rows, command=command, data=data, seconds=seconds)
+    print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()

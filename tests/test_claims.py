@@ -1,0 +1,238 @@
+"""claims: texts written by hand, with every claim and its place; planted falsehoods; and true texts, none flagged."""
+
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbook import claims, falsehoods, shop, storytelling
+from recbook import receipts as rc
+from recbook.facts import Companion, Facts, Purchase
+from recbook.ledger import Ledger, draw, part
+
+MOMENT = pd.Timestamp("2011-11-09")
+NAMES = {
+    "G": "Guatemala dark roast", "E": "Ethiopia Yirgacheffe light roast", "K": "Kenya medium roast",
+    "P": "cream steel pour-over kettle", "J": "navy gingham porcelain milk jug", "T": "navy gingham porcelain teapot",
+    "S": "set of 6 spice tins", "M": "may tree card", "O": "Fanny's rest. stop sign",
+}  # fmt: skip
+ATTRIBUTES = {
+    "G": {"kind": ("coffee",), "roast": ("dark roast",), "theme": ("Guatemala",),
+          "notes": ("deep chocolate", "red berry")},
+    "E": {"kind": ("coffee",), "roast": ("light roast",), "theme": ("Ethiopia Yirgacheffe",),
+          "notes": ("bright lemon", "jasmine")},
+    "K": {"kind": ("coffee",), "roast": ("medium roast",), "theme": ("Kenya",), "notes": ("caramel", "plum")},
+    "P": {"kind": ("pour-over kettle",), "colour": ("cream",), "material": ("steel",), "occasion": ("morning coffee",)},
+    "J": {"kind": ("milk jug",), "colour": ("navy",), "material": ("porcelain",), "theme": ("gingham",),
+          "occasion": ("afternoon tea",)},
+    "T": {"kind": ("teapot",), "colour": ("navy",), "material": ("porcelain",), "theme": ("gingham",),
+          "occasion": ("afternoon tea",)},
+    "S": {"kind": ("tins",)}, "M": {"kind": ("card",)}, "O": {"kind": ("sign",)},
+}  # fmt: skip
+CHECKER = claims.Checker(SimpleNamespace(names=NAMES, attributes=ATTRIBUTES))
+
+
+def purchase(code: str, *dates: str, paid: float = 7.0) -> Purchase:
+    return Purchase(code, NAMES[code], tuple(map(pd.Timestamp, dates)), paid, ATTRIBUTES[code])
+
+
+COFFEE = Facts(
+    MOMENT, "G", NAMES["G"], 8.5, was=10.0, season="January", attributes=ATTRIBUTES["G"],
+    purchases=(purchase("E", "2011-03-14", "2011-10-03"), purchase("P", "2011-05-20", paid=31.0)),
+    companions=(Companion("P", NAMES["P"], "pour-over kettle", 14, often=True),
+                Companion("E", NAMES["E"], "coffee", 6, often=False)),
+)  # fmt: skip
+JUG = Facts(
+    MOMENT, "J", NAMES["J"], 4.25, was=3.95, new_since=pd.Timestamp("2011-08-02"), attributes=ATTRIBUTES["J"],
+    purchases=(purchase("T", "2011-02-01", "2011-02-20", "2011-09-09"), purchase("S", "2011-06-06")),
+    own=purchase("J", "2010-12-24", paid=3.95), companions=(Companion("T", NAMES["T"], "teapot", 9, often=False),),
+)  # fmt: skip
+
+THE_ISSUE = (
+    "You've come back to the bright Ethiopian roast twice since March. This Guatemalan is its darker cousin: deep "
+    "chocolate, a hint of red berry. £8.50, and shoppers who bought your kettle often take it too."
+)
+
+
+def told(text: str, facts: Facts) -> list[tuple[str, str, bool]]:
+    found = CHECKER.claims(text, facts)
+    assert all(text[claim.start : claim.end] == claim.text for claim in found)
+    assert all(claim.kind in claims.KINDS and bool(claim.why) != claim.true for claim in found)
+    return [(claim.text, claim.kind, claim.true) for claim in found]
+
+
+def false(text: str, facts: Facts) -> list[tuple[str, str]]:
+    return [(text, kind) for text, kind, true in told(text, facts) if not true]
+
+
+def test_every_claim_of_a_narrative_by_hand():
+    assert told(THE_ISSUE, COFFEE) == [
+        ("bright", "attribute", True), ("Ethiopian", "attribute", True), ("roast", "attribute", True),
+        ("twice", "count", True), ("March", "date", True), ("Guatemalan", "attribute", True),
+        ("darker", "attribute", True), ("deep chocolate", "attribute", True), ("red berry", "attribute", True),
+        ("£8.50", "price", True), ("shoppers", "co-purchase", True), ("kettle", "attribute", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "caught"),
+    [
+        ("twice", "three times", "three times"), ("March", "April", "April"), ("darker", "lighter", "lighter"),
+        ("deep chocolate", "caramel", "caramel"), ("red berry", "jasmine", "jasmine"), ("£8.50", "£8.05", "£8.05"),
+        ("kettle", "teapot", "teapot"), ("Guatemalan", "Kenyan", "Kenyan"), ("bright Ethiopian", "dark Ethiopian",
+        "dark"),
+        ("roast twice", "roast 2 times", ""), ("£8.50", "8.50 pounds", ""), ("since March", "since 14 March 2011", ""),
+        ("since March", "since 15 March 2011", "15 March 2011"), ("since March", "since March 2010", "March 2010"),
+        ("twice since", "often since", ""), ("shoppers who", "14 shoppers who", ""), ("shoppers who",
+        "15 shoppers who", "15"),
+        ("often take", "always take", "always"), ("This Guatemalan", "This bestselling Guatemalan", "bestselling"),
+        ("its darker", "its cheaper darker", ""), ("This Guatemalan", "This Amsterdam", "Amsterdam"),
+    ],
+)  # fmt: skip
+def test_one_thing_changed_in_it(old, new, caught):
+    text = THE_ISSUE.replace(old, new, 1)
+    assert [part for part, _ in false(text, COFFEE)] == ([caught] if caught else [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Down from £10.00 to £8.50: you save £1.50.", "It is 15% off, £8.50 instead of £10.",
+        "Now £1.50 less than before, and cheaper is good.", "It was £10, it costs £8.50.", "It has fallen by £1.50.",
+        "You last bought the Ethiopia Yirgacheffe light roast in October.",
+        "First ordered in March, the Ethiopia Yirgacheffe light roast.", "Most of it is sold in January.",
+        "You paid £7.00 for the Ethiopia Yirgacheffe light roast.", "January is when it sells best.",
+        "6 others who bought the Ethiopia Yirgacheffe light roast took it too.", "You bought a kettle in May.",
+        "In 2011 you bought the cream steel pour-over kettle.", "How about the Guatemala dark roast? May we send it?",
+        "Often bought with the cream steel pour-over kettle.",
+        "On 20 May 2011 you chose the cream steel pour-over kettle.",
+    ],
+)  # fmt: skip
+def test_true_in_other_words(text):
+    assert false(text, COFFEE) == []
+    assert told(text, COFFEE)
+
+
+@pytest.mark.parametrize(
+    ("text", "caught"),
+    [
+        ("Up from £10.00 to £8.50.", ["£10.00"]), ("It is 20% off.", ["20%"]), ("15% more than before.", ["15%"]),
+        ("It costs £10.", ["£10"]), ("It was £8.50.", ["£8.50"]), ("The price has gone up.", ["price has gone up"]),
+        ("You bought the Guatemala dark roast in March.", ["Guatemala dark roast", "March"]),
+        ("You bought the Kenya medium roast twice.", ["Kenya medium roast", "twice"]),
+        ("This Ethiopia Yirgacheffe light roast is next.", ["Ethiopia Yirgacheffe light roast"]),
+        ("Shoppers who bought the Kenya medium roast often take it too.", ["Kenya medium roast", "Kenya medium roast"]),
+        ("14 shoppers who bought the Ethiopia Yirgacheffe light roast took it too.", ["14"]),
+        ("Others bought it with the set of 6 spice tins.", ["set of 6 spice tins", "set of 6 spice tins"]),
+        ("You bought the Ethiopia Yirgacheffe light roast last in March.", ["March"]),
+        ("You bought the cream steel pour-over kettle twice in May.", ["twice"]),
+        ("It sells best in July.", ["July"]), ("New since August.", ["August"]), ("A light roast.", ["light roast"]),
+        ("It makes 12 cups, or 3 litres.", ["12", "3"]), ("Handmade and organic.", ["Handmade", "organic"]),
+        ("You bought it last week.", ["last week"]), ("Ordered in March: this one.", ["March"]),
+        ("The Guatemala dark roast is new. You bought it in March.", ["March"]),
+        ("You bought the Ethiopia Yirgacheffe light roast. Shoppers often take it too.", ["Shoppers"]),
+        ("A turquoise velvet treat.", ["turquoise", "velvet"]),
+        ("Half the price!", ["Half the price"]), ("Everyone loves it.", ["Everyone"]), ("Save €3.", ["€", "3"]),
+    ],
+)  # fmt: skip
+def test_falsehoods_in_other_words(text, caught):
+    assert [part for part, _ in false(text, COFFEE)] == caught
+
+
+@pytest.mark.parametrize(
+    ("text", "caught"),
+    [
+        ("You bought the navy gingham porcelain teapot three times since February, last in September.", []),
+        ("You bought the navy gingham porcelain teapot twice in February.", []),
+        ("You bought the navy gingham porcelain teapot three times in February.", ["three times"]),
+        ("You have the navy gingham porcelain teapot. The jug has the same gingham.", []),
+        ("Bought once: the set of 6 spice tins.", []), ("Bought 6 times: the set of 6 spice tins.", ["6 times"]),
+        ("It has the same steel.", ["steel"]), ("Up from £3.95, by 8%.", ["8%"]), ("Up from £3.95, 8% more.", []),
+        ("New in the shop since August.", []), ("New since July.", ["July"]), ("It is dearer than before, £4.25.", []),
+        ("You bought this one in December.", []), ("You bought this one in November.", ["November"]),
+        ("You bought this navy gingham porcelain milk jug in December.", []), ("You paid £3.95 last time.", []),
+        ("The navy gingham porcelain teapot: for afternoon tea.", []), ("The set of 6 spice tins: navy.", ["navy"]),
+        ("The navy gingham porcelain teapot: £4.25.", ["£4.25"]),
+        ("The set of 6 spice tins, new since August.", ["August"]),
+        ("For afternoon tea.", []), ("For morning coffee.", ["morning coffee"]),
+        ("9 shoppers bought both it and the navy gingham porcelain teapot.", []),
+        ("Shoppers who bought your teapot often take it too.", ["Shoppers"]),
+    ],
+)  # fmt: skip
+def test_another_product(text, caught):
+    assert [part.lower() for part, _ in false(text, JUG)] == [part.lower() for part in caught]
+
+
+def test_a_number_in_a_name_is_part_of_the_name():
+    assert [part for part, kind, _ in told("Try the Set of 6 spice tins", JUG) if kind == "count"] == []
+    assert false("It comes as a set of 6.", JUG) == [("set", "attribute"), ("6", "count")]
+    assert CHECKER.starts("The Fanny's rest. stop sign is £3.50. It is new.") == [0, 38]
+
+
+def test_facts_decide_and_not_the_words():
+    text = "It is £8.50, down from £10."
+    assert false(text, COFFEE) == [] and false(text, replace(COFFEE, was=9.0)) == [("£10", "discount")]
+    assert false(text, replace(COFFEE, price=8.4)) == [("£8.50", "price")]
+    assert false(text, replace(COFFEE, was=None)) == [("£10", "discount")]
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_counts_are_held_against_the_receipts(bought, claimed):
+    facts = replace(COFFEE, purchases=(purchase("E", *["2011-10-03"] * bought),))
+    text = f"You bought the {NAMES['E']} {claimed} times."
+    assert (false(text, facts) == []) == (bought == claimed)
+
+
+@given(st.decimals("0.05", 500, places=2), st.decimals("0.05", 500, places=2))
+def test_prices_are_exact(price, claimed):
+    assert (false(f"It costs £{claimed}.", replace(COFFEE, price=float(price))) == []) == (price == claimed)
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_read(text):
+    for claim in CHECKER.claims(text, COFFEE):
+        assert text[claim.start : claim.end] == claim.text
+
+
+@given(st.integers(13, 99_999))
+def test_no_number_goes_unexplained(stray):
+    assert str(stray) in "".join(part for part, _ in false(f"The coffee for {stray} mornings.", COFFEE)).replace(
+        ",", ""
+    )
+
+
+# Many texts
+
+SHOP = shop.simulate()
+LEDGER = Ledger(rc.clean(SHOP.receipts).receipts, MOMENT, SHOP.products)
+WHOLE = claims.Checker(LEDGER)
+
+
+def true_texts(number: int, seed: int) -> list[tuple[str, Facts]]:
+    _, judged = part(LEDGER, 0.2)
+    rng = np.random.default_rng(seed)
+    made = draw(LEDGER, judged, number, seed)
+    return [(storytelling.plain(storytelling.narrative(f, storytelling.STYLES[rng.integers(2)], rng)), f) for f in made]
+
+
+def test_of_a_thousand_true_texts_none_is_flagged():
+    for text, facts in true_texts(1000, seed=0):
+        assert WHOLE.false(text, facts) == [], text
+        assert any(claim.kind == "price" for claim in WHOLE.claims(text, facts))
+
+
+def test_of_a_thousand_planted_falsehoods_all_are_caught():
+    rng, caught = np.random.default_rng(1), Counter()
+    for kind in falsehoods.PLANTS:
+        planted = ((falsehoods.plant(text, f, LEDGER, kind, rng), f) for text, f in true_texts(1000, seed=2))
+        planted = [(text, f) for text, f in planted if text is not None][:130]
+        for text, facts in planted:
+            kinds = {claim.kind for claim in WHOLE.false(text, facts)}
+            assert kind in kinds or (kind == "mixed up" and kinds), (kind, text)
+            caught[kind] += 1
+    assert sum(caught.values()) >= 1000 and set(caught) == {*claims.KINDS, "mixed up"}

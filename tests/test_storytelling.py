@@ -1,0 +1,138 @@
+"""storytelling: what a sheet lists is true, what is told stands on the sheet, and no two texts need be alike."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbook import documents, mentions, recitals, shop, storytelling
+from recbook import receipts as rc
+from recbook.documents import Control, Product
+from recbook.facts import Companion, Facts, Purchase
+from recbook.ledger import Ledger, draw, part
+from recbook.storytelling import PARTS, SLOT, STYLES
+
+SHOP = shop.simulate()
+LEDGER = Ledger(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
+LEARNED, JUDGED = part(LEDGER, 0.2, seed=0)
+FACTS = Facts(
+    pd.Timestamp("2011-11-09"), "G", "Guatemala dark roast", 8.5, was=10.0, season="January",
+    attributes={"roast": ("dark roast",), "notes": ("deep chocolate", "red berry"), "occasion": ("office",),
+                "theme": ("x",)},
+    purchases=(Purchase("E", "Kenya light roast", (pd.Timestamp("2011-03-01"), pd.Timestamp("2011-10-01")), 7.0,
+                        {"roast": ("light roast",), "theme": ("x",)}),),
+    companions=(Companion("P", "steel kettle", "kettle", 14, True),),
+)  # fmt: skip
+
+
+def spelled(document: documents.Document) -> str:
+    return "".join(
+        part if isinstance(part, str) else f"<{part.name if isinstance(part, Control) else part.code}>"
+        for part in document
+    )
+
+
+def test_a_sheet_by_hand():
+    assert spelled(storytelling.sheet(FACTS)) == (
+        "<<|shopper|>><E> Kenya light roast: twice since March, last in October;"
+        "<<|product|>><G> Guatemala dark roast: £8.50, for the office, deep chocolate, red berry, darker, was £10.00, "
+        "less £1.50, off 15%, best in January, same x;<<|because|>><P> steel kettle: kettle, 14 shoppers, often;"
+        "<<|answer|>>"
+    )
+
+
+def test_words_of_a_rise_and_of_one_purchase():
+    import dataclasses
+
+    rise = dataclasses.replace(
+        FACTS, was=8.0, purchases=(FACTS.purchases[0]._replace(dates=(pd.Timestamp("2010-12-02"),)),)
+    )
+    slots = storytelling.slots(rise)
+    assert (
+        slots["rose"] == "£8.00" and slots["in"] == "December" and not {"was", "less", "percent", "since"} & set(slots)
+    )
+
+
+def test_all_ways_to_say_a_form():
+    assert storytelling.written_out("a [b|c] d[!|]") == ("a b d!", "a b d", "a c d!", "a c d")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_what_is_told_stands_on_the_sheet(style):
+    rng = np.random.default_rng(0)
+    for facts in draw(LEDGER, LEARNED, 150, seed=1):
+        sheet, text = spelled(storytelling.sheet(facts)), spelled(storytelling.narrative(facts, style, rng))
+        for number in re.findall(r"£[\d.]+|\d+(?=%)|(?<= )\d+(?= (?:other )?shoppers)", text):
+            assert number.rstrip(".") in sheet
+        for code in re.findall(r"<(\w+)>", text):
+            assert f"<{code}>" in sheet
+        assert storytelling.plain(storytelling.narrative(facts, style, rng))[0].isupper() or "£" in text
+
+
+def test_narratives_name_the_product_and_its_price_once():
+    rng = np.random.default_rng(1)
+    for place, facts in enumerate(draw(LEDGER, JUDGED, 200, seed=2)):
+        document = storytelling.narrative(facts, STYLES[place % 2], rng)
+        assert [part.code for part in document if isinstance(part, Product)].count(facts.code) == 1
+        text = storytelling.plain(document)
+        assert (
+            text.count(documents.pounds(facts.price)) >= 1 and "{" not in text and "[" not in text and "  " not in text
+        )
+
+
+def test_one_sheet_many_texts():
+    texts = {
+        storytelling.plain(storytelling.narrative(FACTS, style, np.random.default_rng(n)))
+        for n in range(200)
+        for style in STYLES
+    }
+    assert len(texts) > 200
+
+
+def test_who_is_held_out_is_not_learned_from():
+    assert not set(LEARNED.shoppers) & set(JUDGED.shoppers) and not set(LEARNED.products) & set(JUDGED.products)
+    assert sorted(LEARNED.shoppers + JUDGED.shoppers) == LEDGER.customers
+    assert abs(len(JUDGED.shoppers) / len(LEDGER.customers) - 0.2) < 0.01
+    for facts in draw(LEDGER, LEARNED, 300, seed=5):
+        named = {facts.code, *(p.code for p in facts.bought), *(c.code for c in facts.companions)}
+        assert named <= set(LEARNED.products)
+
+
+def test_every_form_can_be_filled_and_every_place_is_known():
+    known = set(storytelling.told(FACTS)) | set(storytelling.named(FACTS))
+    known |= {"in", "new", "rose", "own_times", "own_since", "own_in"}
+    for style in STYLES:
+        assert set(storytelling.forms()[style]) == set(PARTS)
+        for forms in storytelling.forms()[style].values():
+            assert all(set(SLOT.findall(form)) <= known for form in forms)
+
+
+def test_the_words_of_the_forms_are_plain_or_known_to_the_checker():
+    """A form whose own words were claims would be flagged whatever the facts are."""
+    plain = set(mentions.words()["plain"])
+    for style in STYLES:
+        for form in (form for forms in storytelling.forms()[style].values() for form in forms):
+            words = {word.lower() for word in mentions.WORD.findall(SLOT.sub(" ", form))}
+            assert words - plain <= {"you've"}, words - plain
+
+
+def test_recitals_say_the_sheet_again_and_nothing_else():
+    for document in recitals.recitals(LEDGER, 40, seed=3):
+        place = document.index(Control("<|answer|>"))
+        sheet, again = spelled(document[:place]), document[place + 1 :]
+        words = [
+            part.split(LEDGER.names[code.code])[-1].strip(" :.")
+            for code, part in zip(again[::2], again[1::2], strict=True)
+        ]
+        assert words and all(word in sheet for word in words)
+
+
+def test_sayings_have_no_sheet():
+    for document in recitals.sayings(LEDGER, 40, seed=4):
+        assert not any(isinstance(part, Control) for part in document)
+
+
+def test_styles_that_are_not_there():
+    with pytest.raises(ValueError, match="no style 'gruff'"):
+        storytelling.narrative(FACTS, "gruff", np.random.default_rng(0))
