@@ -329,7 +329,7 @@ data = lightgbm.Dataset(np.arange(5.0)[:, None], bought, group=[5], init_score=s
 step = {"objective": "lambdarank", "lambdarank_norm": False, "sigmoid": 1.0, "learning_rate": 1.0, "num_threads": 1}
 tree = lightgbm.train(alone | step, data, num_boost_round=1)
 moved = tree.predict(np.arange(5.0)[:, None])
-np.testing.assert_allclose(moved, pull / curvature, rtol=1e-3)
+assert np.allclose(moved, pull / curvature, rtol=1e-3)
 pd.DataFrame({"by hand": (pull / curvature).round(2), "by LightGBM": moved.round(2)}, index=list("ABCDE"))
 
 # %% [markdown]
@@ -416,7 +416,7 @@ for part, style in zip(evaluation.PARTS, ["-", "--", ":"], strict=True):
 ax.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
 ax.set(xlabel="weight of the GPT's log-probability", ylabel="NDCG of the ten best", ylim=(0, None))
 ax.set_title("Between the trees alone (left) and the GPT alone (grey)")
-ax.legend(loc="outside right upper")
+fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
 assert (curve.max() >= curve.iloc[0]).all()
 plt.show()
 
@@ -1094,8 +1094,7 @@ if evaluation.has_results("reranking_online-retail"):
         display(Markdown(f"*{mixed}* less *{other}*, paired: " + "; ".join(told) + f". So: {verdict}."))
 
 # %% [markdown]
-# That is the verdict on your GPT: what it adds to the trees is sure, and what the trees add to it is not. Whoever has the GPT can do
-# without the trees, and not the other way round.
+# That is the verdict on your GPT, on this log: ask what it adds to the trees, and what the trees add to it. The two answers differ.
 #
 # > **Pitfall.** November was measured twice. The first time the trees read the GPT's opinion as one more signal, and the season's sales
 # > with it, and came out below the GPT alone. What stands here was changed after that look, for reasons that were then tried on

@@ -4,7 +4,7 @@ A small model must have learned to copy, and must have met the words, before an 
 are invented and differ every time, so that they can only be read off the sheet; no sentence stands beside its sheet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,17 +31,20 @@ def recitals(ledger: Ledger, number: int, seed: int = 0) -> Iterator[Document]:
         yield [*listed(lines), Control("<|answer|>"), *again]
 
 
-def sayings(ledger: Ledger, number: int, seed: int = 0) -> Iterator[Document]:
-    """`number` single sentences of every style and part about invented facts, with no sheet beside them."""
+def sayings(ledger: Ledger, number: int, seed: int = 0, among: Sequence[str] = ()) -> Iterator[Document]:
+    """`number` single sentences of every style and part about invented facts, with no sheet beside them.
+
+    `among`: the products that they may be about (all, if none is given).
+    """
     rng = np.random.default_rng(seed)
     for _ in range(number):
         style, part = STYLES[rng.integers(2)], PARTS[rng.integers(len(PARTS))]
-        yield joined(sentence(invented(ledger, rng), style, part, rng))
+        yield joined(sentence(invented(ledger, rng, among), style, part, rng))
 
 
-def invented(ledger: Ledger, rng: np.random.Generator) -> Facts:
-    """Facts of the right form, about products drawn at random, of which nothing is true but the names."""
-    codes = rng.choice(list(ledger.names), 3, replace=False).tolist()
+def invented(ledger: Ledger, rng: np.random.Generator, among: Sequence[str] = ()) -> Facts:
+    """Facts of the right form, about products drawn at random (of those), of which nothing is true but the names."""
+    codes = rng.choice(list(among or ledger.names), 3, replace=False).tolist()
     price = round(float(np.exp(rng.normal(1.4, 0.9))), 2) + 0.2
     kind = ledger.attributes[codes[1]].get("kind", ("",))[0]
     other = Companion(codes[1], ledger.names[codes[1]], kind, int(rng.integers(5, 90)), bool(rng.random() < 0.6))

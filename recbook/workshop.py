@@ -244,20 +244,25 @@ def storyteller():
 
 
 def _storyteller_file() -> np.ndarray:
-    """What the storyteller reads, (tokens,): cards, sheets of invented facts said again, single sentences."""
+    """What the storyteller reads, (tokens,): cards, sheets of invented facts said again, single sentences.
+
+    The sheets name all goods, so that all names are read; no sentence is about those that are held out.
+    """
     from recbook import documents, facts, ledger, recitals, storytelling
     from recbook import token_files as tf
 
     known, names, larger = known_receipts(), vocabulary(), _times_larger(goods())
     made_of = {
         "receipts": rc.fingerprint(known), "vocabulary": names.fingerprint, "embedded": embedded(),
-        "numbers": [STORY_CARDS, RECITALS * larger, STORY_SAYINGS],
+        "numbers": [STORY_CARDS, RECITALS * larger, STORY_SAYINGS, HELD_OUT],
         "code": _code(documents, facts, ledger, recitals, storytelling, tf) + json.dumps(storytelling.forms()),
     }  # fmt: skip
 
     def make(folder):
         read, book = [card for _ in range(STORY_CARDS) for card in documents.cards(known, names)], story_ledger()
-        primed = [*recitals.recitals(book, RECITALS * larger, SEED), *recitals.sayings(book, STORY_SAYINGS, SEED)]
+        learned, _ = ledger.part(book, HELD_OUT, SEED)
+        primed = [*recitals.recitals(book, RECITALS * larger, SEED)]
+        primed += recitals.sayings(book, STORY_SAYINGS, SEED, learned.products)
         tf.write(folder / "storyteller.tokens", read + [documents.encode(parts, names) for parts in primed], names)
 
     def load(folder):

@@ -38,6 +38,7 @@ def tiny(monkeypatch, tmp_path):
     raw = workshop.raw_receipts()
     raw[raw["CustomerID"].isin(raw["CustomerID"].dropna().unique()[:25])].to_csv(tmp_path / "mine.csv", index=False)
     monkeypatch.setenv("RECBOOK_DATA", str(tmp_path / "mine.csv"))
+    monkeypatch.setenv("RECBOOK_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(gpt.PRESETS, "laptop", dict(context=32, layers=1, heads=2, width=16))
     plan = dict(steps=4, batch=4, warmup=2, evaluate_every=2, save_every=2)
     for name, value in dict(STORYTELLER=plan, RECITALS=10, STORY_SAYINGS=5, STORY_CARDS=2, ANSWERS=48).items():

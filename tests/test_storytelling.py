@@ -128,6 +128,15 @@ def test_recitals_say_the_sheet_again_and_nothing_else():
         assert words and all(word in sheet for word in words)
 
 
+def test_sayings_name_only_what_they_may():
+    among = list(LEDGER.names)[:7]
+    others = [name for code, name in LEDGER.names.items() if code not in among]
+    for document in recitals.sayings(LEDGER, 60, seed=5, among=among):
+        assert {part.code for part in document if isinstance(part, documents.Product)} <= set(among)
+        text = " ".join(part for part in document if isinstance(part, str))
+        assert not [name for name in others if name in text]
+
+
 def test_sayings_have_no_sheet():
     for document in recitals.sayings(LEDGER, 40, seed=4):
         assert not any(isinstance(part, Control) for part in document)
