@@ -27,7 +27,7 @@ HISTORY, TOGETHER, POPULAR, PROFILE = "history", "bought together", "popular lat
 QUERY, GPT = "text query", "basket GPT"
 ONE_LOOK = 1e6  # days between two looks at what is bought together: only the one at the cut
 BLOCK = 128  # questions that are answered at once: a few hundred MB
-RECENT = 14  # days that are lately: the shorter of two tried windows
+RECENT = 14  # days that are lately: one, two and four weeks find about as much
 
 
 class Asked(NamedTuple):
