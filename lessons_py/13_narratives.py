@@ -216,7 +216,7 @@ for text in ["It is only £4.25, down from £5.00!", "Now £4.25, £0.75 less th
 #
 # So it goes on. For a month: is it the month of the first purchase ("since"), of the last, of the season? For a count: of which purchase? For a
 # product's name: is it the one recommended, one that *you* bought, one that *others* bought? The package's checker cuts a text into
-# clauses, decides who each is about, and reads it so (`recbook/clauses.py`). It is not the forms turned round: it knows no form, and it reads what you
+# clauses, decides who each is about, and reads it so (`recbook/clauses.py`, `recbook/claims.py`). It is not the forms turned round: it knows no form, and it reads what you
 # write.
 
 # %%

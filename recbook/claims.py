@@ -1,20 +1,39 @@
 """The claim checker: finds every claim of a text and holds it against the facts, exactly.
 
 It reads any English text, not only what the shop's own narrator writes: rules over plain words (`cues`), product names
-and numbers (`mentions`). It fails closed: a price, number, month, name or attribute that no rule can explain by the
-facts counts as a false claim, and so does praise that no receipt can prove, such as "bestselling".
+and numbers (`mentions`). It fails closed: a price, number, month, name or word that no rule can explain by the facts
+counts as a false claim, and so does what no receipt can prove: praise such as "bestselling", "not", "nobody", "most
+shoppers". So it flags some texts that are true but told in words that it does not know.
 
 A text is read clause by clause. Each has a subject: what *you* bought, what *others* bought, or the product. A claim
-about a purchase is held against the purchase that the clause names, or describes, or that was named last.
+about a purchase is held against the purchase that the clause names, or describes, or that was named last. A clause
+about the product may name another one only to compare, as in "it goes with your teapot".
 """
+
+import re
+from collections.abc import Iterator
 
 from recbook import cues
 from recbook.clauses import Claim as Claim
 from recbook.clauses import Clause
 from recbook.cues import KINDS as KINDS
-from recbook.facts import Facts
+from recbook.documents import pounds
+from recbook.facts import Companion, Facts, Purchase
 from recbook.ledger import Ledger
-from recbook.mentions import Found, Lexicon, cover
+from recbook.mentions import (
+    COVER,
+    DATE,
+    NUMBER,
+    PERCENT,
+    PRICE,
+    Found,
+    Lexicon,
+    cover,
+    linked,
+    month_of,
+    number,
+    said_of,
+)
 
 
 class Checker:
@@ -26,12 +45,11 @@ class Checker:
 
     def claims(self, text: str, facts: Facts) -> list[Claim]:
         """All claims of a text, in its order."""
-        names, found, last = self.lexicon.names(text), [], frozenset()
+        names, found, clause = self.lexicon.names(text), [], None
         for start, end in _clauses(cover(text, names)):
             named = [Found(n.start - start, n.end - start, n.value) for n in names if start <= n.start < end]
-            clause = Clause(self.lexicon, facts, text[start:end], named, last)
+            clause = Reading(self.lexicon, facts, text[start:end], named, clause)
             found += [claim._replace(start=claim.start + start, end=claim.end + start) for claim in clause.claims()]
-            last = named[-1].value if named else last
         return sorted(found)
 
     def false(self, text: str, facts: Facts) -> list[Claim]:
@@ -48,4 +66,138 @@ def _clauses(text: str) -> list[tuple[int, int]]:
     """Where the clauses of a covered text begin and end; what parts them belongs to none."""
     parts = sorted([*cues.SENTENCE.finditer(text), *cues.CLAUSE.finditer(text)], key=lambda place: place.start())
     starts, ends = [0, *(part.end() for part in parts)], [*(part.start() for part in parts), len(text)]
-    return [(a, b) for a, b in zip(starts, ends, strict=True) if a < b and text[a:b].strip()]
+    places = []
+    for start, end in zip(starts, ends, strict=True):
+        yours = cues.YOU.search(text[start:end]) and not cues.OTHERS.search(text[start:end])
+        listed = cues.LISTED.search(text, start + 1, end) if yours else None
+        apart = listed and COVER in text[start : listed.start()]
+        places += [(start, listed.start()), (listed.end(), end)] if apart else [(start, end)]
+    return [(a, b) for a, b in places if a < b and text[a:b].strip()]
+
+
+class Reading(Clause):
+    """A clause with the claims that it makes; places are counted from its beginning."""
+
+    def claims(self) -> list[Claim]:
+        """Its claims, under the reading of "it" and of descriptions that makes most of them true."""
+        readings = ([*self._products(about), *self._rest(about)] for about in self._subjects())
+        return min(readings, key=lambda reading: sum(not claim.true for claim in reading))
+
+    # --- Numbers, dates, words -----------------------------------------------------------------------------------
+
+    def _rest(self, about: Purchase | Companion | None) -> list[Claim]:
+        """Prices, dates, unprovable praise, counts, trends, attributes, and what is left: each place once."""
+        text, found = self.covered, []
+        readers = [self._prices, self._percents, self._dates, self._unprovable, self._counts, self._trends]
+        for read in [*readers, self._attributes, self._strays]:
+            new = list(read(text, about))
+            found += new
+            text = cover(text, [Found(claim.start, claim.end, None) for claim in new])
+        return found
+
+    def _prices(self, text: str, about: Purchase | Companion | None) -> Iterator[Claim]:
+        for place in PRICE.finditer(text):
+            amount = number(place[1] or place[2]) / (100 if place[3] in ("p", "pence") else 1)
+            kind, true_amount, right = self._amount(text[: place.start()], text[place.end() :], about)
+            true = right and true_amount is not None
+            true = true and cues.holds(text[: place.start()], *(_as_told(each) for each in (true_amount, amount)))
+            why = "nothing is known of it" if true_amount is None else f"the receipts say {pounds(true_amount)}"
+            yield self._claim(place, kind, true, why if right else "the price did not move so")
+
+    def _amount(self, before: str, after: str, about: Purchase | Companion | None) -> tuple[str, float | None, bool]:
+        """What a price between these words is meant to be: its kind, the true one, whether the direction is right."""
+        change = self.facts.change
+        if (way := cues.way(before, after)) is not None:
+            return "discount", abs(change) if change else None, change * way >= 0
+        if cue := cues.WAS.search(before):
+            return (
+                "discount",
+                self.facts.was,
+                {"down from": change < 0, "up from": change > 0}.get(cue[1].lower(), True),
+            )
+        told = (self.you and cues.EACH.search(before)) or (self.others and cues.OTHERS_VERB.search(before))
+        if cues.PAID.search(before) or told or (self.you and self.facts.code not in self._codes()):
+            return "price", about.paid if isinstance(about, Purchase) else None, True
+        return "price", self.facts.price if self.about_it or self.you or self.others else None, True
+
+    def _percents(self, text: str, about: Purchase | Companion | None) -> Iterator[Claim]:
+        for place in PERCENT.finditer(text):
+            way, percent = cues.way(text[: place.start()], text[place.end() :]), self.facts.percent
+            true = way is not None and percent * way > 0 and float(place[1]) == abs(percent)
+            yield self._claim(place, "discount", true, f"the price changed by {percent} %")
+
+    def _dates(self, text: str, about: Purchase | Companion | None) -> Iterator[Claim]:
+        for place in DATE.finditer(text):
+            before, facts = linked(text[: place.start()]), self.facts
+            if place[2] == "May" and not before.strip() and re.match(r"\s+(?:we|I|you|it|this)\b", text[place.end() :]):
+                continue  # "May we show you …"
+            if not self.you and not self.others and cues.ARRIVED.search(before):
+                new = facts.new_since is not None and self.about_it
+                dates, why = [facts.new_since] * new, "not new since then"
+            elif not self.you and cues.SEASON.search(text):
+                bare = not (place[1] or place[3] or place[4] or place[5])
+                true = bare and month_of(place) == facts.season and (self.about_it or bool(self.others))
+                yield self._claim(place, "date", true, f"season: {facts.season}")
+                continue
+            else:
+                dates, why = self._meant(before, about), "not the date of the purchase"
+            yield self._claim(place, "date", said_of(place, dates, facts.moment), why)
+
+    def _meant(self, before: str, about: Purchase | None) -> list:
+        """The dates that the words before a month speak of; none if they are not understood."""
+        if isinstance(about, Companion) and cues.YOU_BOUGHT.search(before):
+            about = next((each for each in self.facts.bought if each.code == about.code), None)
+        if not isinstance(about, Purchase):
+            return []
+        if cues.AGAIN_IN.search(before):
+            return list(about.dates[1:])
+        if cues.SINCE.search(before) or cues.FIRST.search(before):
+            return [about.dates[0]]
+        if cues.LAST.search(before):
+            return [about.dates[-1]]
+        return list(about.dates) if cues.ON.search(before) else []
+
+    def _unprovable(self, text: str, about: Purchase | Companion | None) -> Iterator[Claim]:
+        for place in cues.UNPROVABLE.finditer(text):
+            yield self._claim(place, "other", False, "no receipt proves it")
+        if self.you or self.others:
+            for place in cues.AGAIN.finditer(text) if isinstance(about, Purchase) else ():
+                yield self._claim(place, "count", place[0].lower() == "still" or about.times > 1, "bought only once")
+        elif not DATE.search(self.covered):
+            for place in cues.NEW.finditer(text):
+                yield self._claim(place, "date", self.about_it and self.facts.new_since is not None, "not new")
+
+    def _counts(self, text: str, about: Purchase | Companion | None) -> Iterator[Claim]:
+        for place in NUMBER.finditer(text):
+            before, after, word = self.covered[: place.start()], self.covered[place.end() :], place[0].lower()
+            unit, buyers, held = cues.TIMES.match(after), cues.BUYERS.match(after), None
+            times = unit or word in ("once", "twice", "thrice")
+            if not times and not buyers and (word == "one" or (word == "two" and cues.BOTH.search(before))):
+                continue  # "this one", "the two": no count
+            if times and self.you:
+                held = self._held(about, after)
+            elif buyers and self.others and isinstance(about, Companion):
+                held = about.shoppers
+            end = place.end() + (unit.end() if unit else 0)
+            why = "nothing explains this number" if held is None else f"the receipts say {held}"
+            true = held is not None and cues.holds(before, held, number(word))
+            yield self._claim(Found(place.start(), end, None), "count", true, why)
+
+    def _held(self, about: Purchase | None, after: str) -> int | None:
+        """How many baskets held the purchase: in the month that follows the number, or at all."""
+        if not isinstance(about, Purchase):
+            return None
+        month = cues.IN_MONTH.match(after)
+        named = DATE.match(after, month.end()) if month else None
+        return sum(said_of(named, [date], self.facts.moment) for date in about.dates) if named else about.times
+
+    def _trends(self, text: str, about: Purchase | Companion | None) -> Iterator[Claim]:
+        for way, pattern in ((-1, cues.FALLS), (1, cues.RISES)):
+            for place in pattern.finditer(text):
+                half = self.facts.percent == -50 or not place[0].lower().startswith("half")
+                yield self._claim(place, "discount", self.facts.change * way > 0 and half, "the price did not move so")
+
+
+def _as_told(amount: float) -> float:
+    """Pounds, rounded as a text tells them."""
+    return number(pounds(amount)[1:])

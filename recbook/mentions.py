@@ -36,6 +36,28 @@ VALUES = {word: value for value, word in enumerate(NUMBERS)} | {
     "once": 1, "twice": 2, "thrice": 3, "couple": 2, "dozen": 12, "thirteen": 13, "fifteen": 15, "twenty": 20,
     "hundred": 100,
 }  # fmt: skip
+CHAIN = re.compile(r"(?:,?\s+(?:and|or)|,)\s*$")  # between two dates
+MORE = frozenset(  # plain words besides those of stories.json
+    """
+    able across act afternoon against ago agree ahead along alongside already anything anytime appeal appreciate
+    arrive aside ask away awhile bag belong bit bottom bring came care case catch chance change charming check cheer
+    click client collect collection combination comfort coming compare continue count course cup daily date deal
+    decide delight delightful deserve different done drink during earlier earliest early easy eat eight either
+    eleven entire especially everyday everything exactly excellent explore eye fallen fan fancy feel fifteen finally
+    fine five follow four fourteen fun further future gift giving glad gorgeous greet group guess hand happen hear
+    heart help hey hi hope hour household increase indeed inspired instead interest invite item join joy joyful kept
+    late latest launched leave left lies life likewise list literally live loving lucky mark member mention mid mine
+    minute miss moment money morning mother myself name natural nearby neighbour night nine none normal notice
+    number obvious oneself onto open option ourselves owner paid part particular pass past pay per plain plan play
+    pleasant pleasure plenty plus possible present previous product purchase put question quick reach ready real
+    remain remind rest reward rose round seem send sense serve set seven share sharing shelf shelves side sight
+    similar simply six size somebody someone sometimes somewhere sort spend spent spoil spot spring stand start stay
+    steady stop style sure surprise table tell ten themselves third thirteen three throughout till tonight top total
+    toward tried turn twelve twenty twice type unit usual value variety visit wait weekend welcome went whatever
+    whenever whether whole whom wide within word work yes
+    """.split()
+)
+ENDINGS = ("", "s", "es", "ed", "d", "ing", "ly", "'s", "'ve", "'re", "'ll", "'d", "n't")
 
 
 class Found(NamedTuple):
@@ -175,6 +197,23 @@ def said_of(place: re.Match, dates: Iterable[pd.Timestamp], moment: pd.Timestamp
         ):
             return True
     return False
+
+
+def plain(word: str) -> bool:
+    """Whether a word is plain English, in any of its forms: one that tells nothing of goods."""
+    small, known = word.lower().replace("’", "'"), {*words()["plain"], *MORE}
+    stems = {small.removesuffix(ending) for ending in ENDINGS}
+    return any(stem in known or f"{stem}e" in known for stem in stems)
+
+
+def linked(before: str) -> str:
+    """What stands before a month, and before the months that it is listed with: "in" before "March and October"."""
+    while link := CHAIN.search(before):
+        earlier = [date for date in DATE.finditer(before) if date.end() == link.start()]
+        if not earlier:
+            break
+        before = before[: earlier[0].start()]
+    return before
 
 
 def _all(values: Attributes) -> list[str]:

@@ -1,7 +1,9 @@
 """claims: texts written by hand, with every claim and its place; planted falsehoods; and true texts, none flagged."""
 
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from recbook import claims, falsehoods, shop, storytelling
 from recbook import receipts as rc
+from recbook.documents import pounds
 from recbook.facts import Companion, Facts, Purchase
 from recbook.ledger import Ledger, draw, part
 
@@ -72,9 +75,10 @@ def false(text: str, facts: Facts) -> list[tuple[str, str]]:
 
 def test_every_claim_of_a_narrative_by_hand():
     assert told(THE_ISSUE, COFFEE) == [
-        ("bright", "attribute", True), ("Ethiopian", "attribute", True), ("roast", "attribute", True),
-        ("twice", "count", True), ("March", "date", True), ("Guatemalan", "attribute", True),
-        ("darker", "attribute", True), ("deep chocolate", "attribute", True), ("red berry", "attribute", True),
+        ("come back", "count", True), ("bright", "attribute", True), ("Ethiopian", "attribute", True),
+        ("roast", "attribute", True), ("twice", "count", True), ("March", "date", True),
+        ("Guatemalan", "attribute", True), ("darker", "attribute", True),
+        ("deep chocolate", "attribute", True), ("red berry", "attribute", True),
         ("£8.50", "price", True), ("shoppers", "co-purchase", True), ("kettle", "attribute", True),
     ]  # fmt: skip
 
@@ -121,7 +125,8 @@ def test_true_in_other_words(text):
 @pytest.mark.parametrize(
     ("text", "caught"),
     [
-        ("Up from £10.00 to £8.50.", ["£10.00"]), ("It is 20% off.", ["20%"]), ("15% more than before.", ["15%"]),
+        ("Up from £10.00 to £8.50.", ["£10.00"]), ("It is 20% off.", ["20%"]),
+        ("15% more than before.", ["15%", "more than before"]),
         ("It costs £10.", ["£10"]), ("It was £8.50.", ["£8.50"]), ("The price has gone up.", ["price has gone up"]),
         ("You bought the Guatemala dark roast in March.", ["Guatemala dark roast", "March"]),
         ("You bought the Kenya medium roast twice.", ["Kenya medium roast", "twice"]),
@@ -132,9 +137,9 @@ def test_true_in_other_words(text):
         ("You bought the Ethiopia Yirgacheffe light roast last in March.", ["March"]),
         ("You bought the cream steel pour-over kettle twice in May.", ["twice"]),
         ("It sells best in July.", ["July"]), ("New since August.", ["August"]), ("A light roast.", ["light roast"]),
-        ("It makes 12 cups, or 3 litres.", ["12", "3"]), ("Handmade and organic.", ["Handmade", "organic"]),
+        ("It makes 12 cups, or 3 litres.", ["12", "3", "litres"]), ("Handmade and organic.", ["Handmade", "organic"]),
         ("You bought it last week.", ["last week"]), ("Ordered in March: this one.", ["March"]),
-        ("The Guatemala dark roast is new. You bought it in March.", ["March"]),
+        ("The Guatemala dark roast is new. You bought it in March.", ["new", "March"]),
         ("You bought the Ethiopia Yirgacheffe light roast. Shoppers often take it too.", ["Shoppers"]),
         ("A turquoise velvet treat.", ["turquoise", "velvet"]),
         ("Half the price!", ["Half the price"]), ("Everyone loves it.", ["Everyone"]), ("Save €3.", ["€", "3"]),
@@ -156,9 +161,10 @@ def test_falsehoods_in_other_words(text, caught):
         ("New in the shop since August.", []), ("New since July.", ["July"]), ("It is dearer than before, £4.25.", []),
         ("You bought this one in December.", []), ("You bought this one in November.", ["November"]),
         ("You bought this navy gingham porcelain milk jug in December.", []), ("You paid £3.95 last time.", []),
-        ("The navy gingham porcelain teapot: for afternoon tea.", []), ("The set of 6 spice tins: navy.", ["navy"]),
-        ("The navy gingham porcelain teapot: £4.25.", ["£4.25"]),
-        ("The set of 6 spice tins, new since August.", ["August"]),
+        ("The navy gingham porcelain teapot: for afternoon tea.", ["navy gingham porcelain teapot"]),
+        ("The set of 6 spice tins: navy.", ["set of 6 spice tins", "navy"]),
+        ("The navy gingham porcelain teapot: £4.25.", ["navy gingham porcelain teapot", "£4.25"]),
+        ("The set of 6 spice tins, new since August.", ["set of 6 spice tins", "August"]),
         ("For afternoon tea.", []), ("For morning coffee.", ["morning coffee"]),
         ("9 shoppers bought both it and the navy gingham porcelain teapot.", []),
         ("Shoppers who bought your teapot often take it too.", ["Shoppers"]),
@@ -204,6 +210,101 @@ def test_no_number_goes_unexplained(stray):
     assert str(stray) in "".join(part for part, _ in false(f"The coffee for {stray} mornings.", COFFEE)).replace(
         ",", ""
     )
+
+
+# Texts written by hand, by somebody else
+
+HAND_WRITTEN = json.loads((Path(__file__).parent / "hand_written.json").read_text(encoding="utf-8"))
+
+
+def written(by: str, truth: str) -> list[tuple[str, Facts]]:
+    """The texts of one hand, with the names and prices of the facts put into their places."""
+    found = []
+    for text in HAND_WRITTEN[by][truth]:
+        facts = {"coffee": COFFEE, "jug": JUG}[text["facts"]]
+        second = facts.companions[0].name if facts is COFFEE else NAMES["S"]
+        values = {"product": facts.name, "bought": facts.purchases[0].name, "price": pounds(facts.price)}
+        values |= {"was": pounds(facts.was), "with": second, "second": second, "stranger": NAMES["S"]}
+        found.append((text["text"].format(**values), facts))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("by", "number_false", "caught", "number_true", "passed"),
+    [("reviewer", 129, 128, 67, 65), ("later", 32, 32, 25, 22)],
+)
+def test_texts_written_by_hand(by, number_false, caught, number_true, passed):
+    """How many texts that are false are caught, and how many true ones pass: floors, not estimates.
+
+    The first were written by somebody who had not read the rules, and before the rules were mended for them: before
+    that, 52 of the 129 were caught and 49 of the 67 passed. Since the rules have been mended with these texts in view
+    they say little of how others fare. The second were written once the rules were mended, by one who knew them: at
+    first 32 of 32 were caught and 19 of 25 passed (by the old rules 18 and 21), then three of those that were flagged
+    were mended as well. What the checker pays for its caution is the true texts that it flags.
+    """
+    lies, truths = written(by, "false"), written(by, "true")
+    assert (len(lies), len(truths)) == (number_false, number_true)
+    assert sum(bool(CHECKER.false(text, facts)) for text, facts in lies) >= caught
+    assert sum(not CHECKER.false(text, facts) for text, facts in truths) >= passed
+
+
+@pytest.mark.parametrize(
+    ("text", "caught"),
+    [
+        ("You may love the {E}!", ["{E}"]), ("The {P} would be just right.", ["{P}"]),
+        ("We thought of the {E} next!", ["{E}"]), ("Suggested by us: the {E}.", ["{E}"]), ("Enjoy the {P}!", ["{P}"]),
+        ("For you we chose the {P}.", ["{P}"]),
+        ("The {E} could be your next treat! It is only £8.50.", ["{E}", "£8.50"]), ("Your {G} is lovely.", ["{G}"]),
+        ("You own the {G}.", ["{G}"]), ("Like the {P}, the {G} is a coffee.", []), ("It goes with the {P}.", []),
+        ("It is darker than the {G}.", ["{G}"]), ("The {E} goes with it.", ["{E}"]),
+    ],
+)  # fmt: skip
+def test_no_other_product_is_recommended(text, caught):
+    names = {code: NAMES[code] for code in "EGP"}
+    assert [part for part, _ in false(text.format(**names), COFFEE)] == [part.format(**names) for part in caught]
+
+
+@pytest.mark.parametrize(
+    ("text", "caught"),
+    [
+        ("Do you still love the {G}?", ["{G}"]), ("Do you still love the {P}?", []),
+        ("You've come back to the {E}!", []),
+        ("You've come back to the {P}!", ["come back"]), ("You bought the {P} again.", ["again"]),
+        ("You bought the {E} again in October.", []), ("You bought the {E} again in March.", ["March"]),
+        ("You bought the {P} often.", ["often"]), ("You bought the {E} often.", []),
+        ("It is new.", ["new"]), ("It has just arrived.", ["arrived"]), ("You bought this one.", ["bought this one"]),
+        ("You bought the {E} twice and the {P} once.", []), ("You bought the {E} twice and the {P} twice.", ["twice"]),
+        ("In March you bought the {E}; in May, the {P}.", []),
+        ("In March you bought the {E}; in June, the {P}.", ["June"]),
+    ],
+)  # fmt: skip
+def test_whether_it_was_bought_and_again(text, caught):
+    names = {code: NAMES[code] for code in "EGP"}
+    assert [part for part, _ in false(text.format(**names), COFFEE)] == [part.format(**names) for part in caught]
+
+
+@pytest.mark.parametrize(
+    ("text", "caught"),
+    [
+        ("It costs less than £10.", []), ("It costs less than £8.50.", ["£8.50"]), ("It costs more than £8.", []),
+        ("It costs at least £9.", ["£9"]), ("You bought the {E} more than once.", []),
+        ("You bought the {E} more than twice.", ["twice"]), ("You bought the {P} at least twice.", ["twice"]),
+        ("It costs nothing.", ["nothing"]), ("It does not sell best in January.", ["not"]),
+        ("It isn't dark.", ["isn't"]),
+        ("The price has not changed.", ["not"]), ("The price went up.", ["price went up"]),
+        ("It was cheaper.", ["was cheaper"]),
+        ("Half of the shoppers who bought the {P} took it too.", ["Half of the shoppers"]),
+        ("It tastes of hazelnut.", ["hazelnut"]), ("Dishwasher safe, made of oak.", ["Dishwasher", "safe", "oak"]),
+        ("You bought the {E}: £8.50.", ["£8.50"]), ("You bought the {E}: £7.00.", []),
+    ],
+)  # fmt: skip
+def test_words_that_turn_a_claim(text, caught):
+    assert [part for part, _ in false(text.format(E=NAMES["E"], P=NAMES["P"]), COFFEE)] == caught
+
+
+def test_what_is_new_may_be_called_new():
+    assert false("It is new.", JUG) == [] and false("New in the shop.", JUG) == []
+    assert false("It is new.", replace(JUG, new_since=None)) == [("new", "date")]
 
 
 # Many texts

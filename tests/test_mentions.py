@@ -91,6 +91,24 @@ def test_stems():
     assert mentions.stem("Kenyan") == mentions.stem("Kenya") and mentions.stem("wood") == "wooden"
 
 
+def test_plain_words_in_all_their_forms():
+    assert all(
+        map(mentions.plain, ["The", "bought", "buying", "wishes", "you've", "it’s", "didn't", "chosen", "enjoyed"])
+    )
+    assert not any(map(mentions.plain, ["hazelnut", "oak", "waterproof", "huge", "organic", "decaffeinated"]))
+    foreign = {word.lower() for word in mentions.words()["foreign"]}
+    assert not mentions.MORE & {*mentions.words()["plain"], *foreign}
+
+
+@pytest.mark.parametrize(
+    ("before", "first"),
+    [("in March and ", "in "), ("on 14 March, and ", "on "), ("in March, April and ", "in "),
+     ("since March ", "since March "), ("tea and ", "tea and ")],
+)  # fmt: skip
+def test_months_in_a_list_are_read_with_the_first(before, first):
+    assert mentions.linked(before) == first
+
+
 def test_no_plain_word_is_an_attribute():
     lists = mentions.words()
     assert not set(lists["plain"]) & {word.lower() for word in lists["foreign"]}
