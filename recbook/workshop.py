@@ -186,15 +186,18 @@ def narrator():
 
     It has no validation text of its own: its metrics tell the loss on what it learned from.
     """
+    return _primed("narrator", _narrator_file(), NARRATOR)
+
+
+def _primed(name: str, reading: np.ndarray, plan: dict):
+    """A GPT with room for an answer, trained on that text; at laptop scale by the plan, longer for more goods."""
     from recbook import gpt
 
-    sizes = dict(gpt.PRESETS[model_scale()])
+    sizes, how = dict(gpt.PRESETS[model_scale()]), TRAINING[model_scale()]
     sizes["context"] = max(ANSWERS, sizes["context"])
-    how = TRAINING[model_scale()]
     if model_scale() == "laptop":
-        how = NARRATOR | {"steps": NARRATOR["steps"] * _times_larger(goods())}
-    files = (_narrator_file(),) * 2
-    return _trained("narrator", files, gpt.Config(len(vocabulary()), **sizes), how)
+        how = plan | {"steps": plan["steps"] * _times_larger(goods())}
+    return _trained(name, (reading,) * 2, gpt.Config(len(vocabulary()), **sizes), how)
 
 
 def _narrator_file() -> np.ndarray:
@@ -233,14 +236,7 @@ def storyteller():
 
     It has no validation text of its own: its metrics tell the loss on what it learned from.
     """
-    from recbook import gpt
-
-    sizes = dict(gpt.PRESETS[model_scale()])
-    sizes["context"] = max(ANSWERS, sizes["context"])
-    how = TRAINING[model_scale()]
-    if model_scale() == "laptop":
-        how = STORYTELLER | {"steps": STORYTELLER["steps"] * _times_larger(goods())}
-    return _trained("storyteller", (_storyteller_file(),) * 2, gpt.Config(len(vocabulary()), **sizes), how)
+    return _primed("storyteller", _storyteller_file(), STORYTELLER)
 
 
 def _storyteller_file() -> np.ndarray:
