@@ -102,8 +102,7 @@ def checked(ledger, cast, checker, planted: int) -> list[dict]:
             text = storytelling.plain(storytelling.narrative(facts, storytelling.STYLES[len(caught) % 2], rng))
             flagged, read = flagged + bool(checker.false(text, facts)), read + 1
             if (changed := falsehoods.plant(text, facts, ledger, kind, rng)) is not None:
-                kinds = {claim.kind for claim in checker.false(changed, facts)}
-                caught.append(kind in kinds or (kind == "mixed up" and bool(kinds)))
+                caught.append(falsehoods.caught(changed, facts, kind, checker))
             if len(caught) == planted:
                 break
         rows.append(

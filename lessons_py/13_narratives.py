@@ -242,8 +242,7 @@ for place, kind in enumerate(falsehoods.PLANTS):
         flagged, read = flagged + bool(checker.false(text, facts_)), read + 1
         planted = falsehoods.plant(text, facts_, book, kind, draws)
         if planted is not None:
-            kinds = {claim.kind for claim in checker.false(planted, facts_)}
-            found.append(kind in kinds or (kind == "mixed up" and bool(kinds)))
+            found.append(falsehoods.caught(planted, facts_, kind, checker))
     caught[kind] = {"planted": len(found), "caught": f"{np.mean(found):.0%}"}
 assert flagged == 0 and all(each["caught"] == "100%" for each in caught.values())
 pd.DataFrame(caught).T

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from recbook import cues
-from recbook.facts import Companion, Facts, Purchase
+from recbook.facts import ROASTS, Companion, Facts, Purchase
 from recbook.mentions import WORD, Found, Lexicon, cover, plain
 
-ROASTS = ("light roast", "medium roast", "dark roast")  # from light to dark
 BOUGHT_THIS = re.compile(cues.VERB + r":?\s+(?:this(?: one)?|it)\b(?=\W*$)", re.IGNORECASE)
 NOT_BOUGHT = "the facts know no such purchase"
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -176,7 +177,8 @@ class Endpoint:
         self.budget.spent_calls += 1
         used = most
         try:
-            with openai.OpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=0) as client:
+            with openai.OpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=0,
+                               http_client=_direct(self.base_url)) as client:  # fmt: skip
                 answer = client.chat.completions.create(model=self.model, messages=messages, **options)
             used = getattr(getattr(answer, "usage", None), "total_tokens", None) or most
         finally:
@@ -208,6 +210,14 @@ class Endpoint:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self.api_key, "…") if self.api_key else text
+
+
+def _direct(url: str | None) -> Any:
+    """A client that goes past any proxy, for a server on this machine; None, the usual one, for all others."""
+    import openai
+
+    here = urlsplit(url or "").hostname in ("localhost", "127.0.0.1", "::1")
+    return openai.DefaultHttpxClient(trust_env=False) if here else None
 
 
 def _wished(error: Any) -> float:

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from recbook.documents import written
-
 Attributes = Mapping[str, tuple[str, ...]]  # such as colour: ("sage green",)
 
 
@@ -81,6 +79,8 @@ class Facts:
 
 # --- Words -------------------------------------------------------------------------------------------------------
 
+MONTHS = [pd.Timestamp(2001, place, 1).month_name() for place in range(1, 13)]  # English whatever the machine speaks
+ROASTS = ("light roast", "medium roast", "dark roast")  # from light to dark
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
 
 
@@ -95,8 +95,3 @@ def month(date: pd.Timestamp, moment: pd.Timestamp) -> str:
     """March, or March 2010 if there has been another March since, or is one now."""
     lately = 12 * (moment.year - date.year) + moment.month - date.month < 12
     return date.month_name() if lately else f"{date.month_name()} {date.year}"
-
-
-def said(name: str) -> str:
-    """A product's name as it stands in a sentence."""
-    return written(name)

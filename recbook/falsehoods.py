@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from recbook.claims import Checker
 from recbook.documents import pounds
-from recbook.facts import NUMBERS, Facts, often
+from recbook.facts import MONTHS, NUMBERS, Facts, often
 from recbook.ledger import Ledger
-from recbook.storytelling import MONTHS
 
 PRAISE = ["bestselling", "handmade", "organic", "award-winning", "limited", "exclusive"]
 COUNTED = re.compile(
@@ -24,6 +24,12 @@ AMOUNT = re.compile(r"£\d+(?:\.\d+)?")
 def plant(text: str, facts: Facts, ledger: Ledger, kind: str, rng: np.random.Generator) -> str | None:
     """The text with one falsehood of a kind, one of `PLANTS`; None if it has no place for one."""
     return PLANTS[kind](text, facts, ledger, rng)
+
+
+def caught(planted: str, facts: Facts, kind: str, checker: Checker) -> bool:
+    """Whether the checker finds a planted falsehood of this kind; what is mixed up may be false in any way."""
+    kinds = {claim.kind for claim in checker.false(planted, facts)}
+    return bool(kinds) if kind == "mixed up" else kind in kinds
 
 
 def _swap(

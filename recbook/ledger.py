@@ -11,7 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from recbook import receipts as rc
-from recbook.facts import Companion, Facts, Purchase, said
+from recbook.documents import written
+from recbook.facts import Companion, Facts, Purchase
 from recbook.instructions import goods, phrases
 from recbook.instructions import part as part_of_goods
 from recbook.mentions import words
@@ -48,7 +49,7 @@ class Ledger:
         self.table["before"] = _prices(self.lines[self.lines["date"] < moment - BEFORE])
         self.table["season"] = _seasons(self.lines)
         self._rows = self.table.to_dict("index")
-        self.names = {code: said(row["name"]) for code, row in self._rows.items()}
+        self.names = {code: written(row["name"]) for code, row in self._rows.items()}
         self._values = {
             code: {value for group in values.values() for value in group} for code, values in self.attributes.items()
         }

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from recbook.facts import NUMBERS, Attributes
+from recbook.facts import MONTHS, NUMBERS, Attributes
 
 COVER = "\ue000"  # stands for every letter of a name that was found
-MONTH_NAMES = [f"{pd.Timestamp(2001, place, 1):%B}" for place in range(1, 13)]
-SHORT = "|".join(f"{name}|{name[:3]}" for name in MONTH_NAMES) + "|Sept"
+SHORT = "|".join(f"{name}|{name[:3]}" for name in MONTHS) + "|Sept"
 DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 DATE = re.compile(
     rf"\b(?:({DAY})\s+(?:of\s+)?)?({SHORT})\b(?:\s+({DAY})\b)?(?:,?\s+((?:19|20)\d\d)\b)?|\b((?:19|20)\d\d)\b"
@@ -178,7 +177,7 @@ def number(text: str) -> float:
 
 def month_of(place: re.Match) -> str | None:
     """The whole name of the month in a match of DATE, None where it has a year alone."""
-    return next((name for name in MONTH_NAMES if place[2] and name.startswith(place[2][:3])), None)
+    return next((name for name in MONTHS if place[2] and name.startswith(place[2][:3])), None)
 
 
 def said_of(place: re.Match, dates: Iterable[pd.Timestamp], moment: pd.Timestamp) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from recbook.baskets import BasketGPT
-from recbook.claims import Checker, Claim
+from recbook.claims import Checker
 from recbook.documents import Document, Product, encode, pounds
 from recbook.facts import Facts, month, often
 from recbook.generation import Sampling, generate
@@ -209,8 +209,3 @@ def faithfulness(effects: pd.Series, cited: str, rng: np.random.Generator) -> tu
     if not len(others) or cited not in effects.index:
         raise ValueError(f"{cited} is not one of two purchases or more: there is nothing to compare")
     return float(effects[cited]), float(rng.choice(others))
-
-
-def false_claims(told: Sequence[Narrative], made: Sequence[Facts], checker: Checker) -> list[list[Claim]]:
-    """The false claims of each narrative."""
-    return [checker.false(each.text, facts) for each, facts in zip(told, made, strict=True)]

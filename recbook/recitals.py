@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from recbook.documents import Control, Document, Product
-from recbook.facts import Companion, Facts, Purchase
+from recbook.facts import MONTHS, Companion, Facts, Purchase
 from recbook.ledger import Ledger
-from recbook.storytelling import MONTHS, PARTS, STYLES, items, joined, listed, sentence
+from recbook.storytelling import PARTS, STYLES, items, joined, listed, sentence
 
 
 def recitals(ledger: Ledger, number: int, seed: int = 0) -> Iterator[Document]:

@@ -16,19 +16,16 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from recbook.documents import Control, Document, Product, pounds
-from recbook.facts import Companion, Facts, Purchase, month, often
+from recbook.facts import ROASTS, Companion, Facts, Purchase, month, often
 from recbook.instructions import for_occasion
 
 STYLES = ("terse", "warm")
 PARTS = ("reason", "opening", "intro", "close")
-ROASTS = ("light roast", "medium roast", "dark roast")  # from light to dark
 SLOT = re.compile(r" ?\{(\w+)\}")
 CHOICE = re.compile(r"\[([^]]*)\]")
 NAMED = ("bought", "product", "with")  # slots that name a product
-MONTHS = [f"{pd.Timestamp(2001, place, 1):%B}" for place in range(1, 13)]
 
 
 class Item(NamedTuple):

@@ -338,6 +338,14 @@ def test_the_environments_key_is_sent_to_no_other_server(serve, tmp_path, monkey
     assert KEY not in server.requests[0][0]
 
 
+def test_a_server_on_this_machine_is_reached_past_a_proxy(serve, tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    scores = Endpoint("m", NAMES, tmp_path, base_url=serve(says()).url, attempts=1).score(ANN, None, ["A", "B", "C"])
+    assert len(scores) == 3
+
+
 def test_two_servers_do_not_share_answers(serve, tmp_path):
     for server in (serve(says()), serve(says())):
         Endpoint("m", NAMES, tmp_path, base_url=server.url).score(ANN, None, ["A", "B", "C"])

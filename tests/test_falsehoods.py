@@ -9,7 +9,7 @@ import pytest
 from recbook import falsehoods, shop, storytelling
 from recbook import receipts as rc
 from recbook.documents import pounds
-from recbook.facts import often
+from recbook.facts import MONTHS, often
 from recbook.ledger import Ledger, draw, part
 
 SHOP = shop.simulate()
@@ -48,7 +48,7 @@ def test_no_true_price_count_or_month_is_planted():
         ]
         assert new
     for text, changed, facts in planted("date"):
-        new = [m for m in storytelling.MONTHS if changed.count(m) > text.count(m)]
+        new = [m for m in MONTHS if changed.count(m) > text.count(m)]
         assert len(new) == 1 and new[0] not in {date.month_name() for p in facts.bought for date in p.dates}
 
 
