@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+MANIFEST = "manifest.json"
+
 
 def home() -> Path:
     """The folder that keeps artifacts: RECBOOK_HOME, or the user's cache folder."""
@@ -35,7 +37,7 @@ def artifact(name: str, made_of: dict[str, Any], make: Callable[[Path], Any], lo
     folder = home() / f"{name.replace(' ', '-')}-{digest(made_of)[:16]}"
     if folder.exists():
         try:
-            _verify(folder)
+            verified(folder)
             thing = load(folder)
             print(f"{name}: loaded from the cache")
             return thing
@@ -56,12 +58,11 @@ def digest(made_of: dict[str, Any]) -> str:
 
 def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> None:
     """Make an artifact beside its place, with a manifest of its files' checksums, and rename it into place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=_parent(folder)))
     try:
         make(beside)
         files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-        (beside / "manifest.json").write_text(json.dumps({"made_of": made_of, "files": files}, indent=1))
+        (beside / MANIFEST).write_text(json.dumps({"made_of": made_of, "files": files}, indent=1), encoding="utf-8")
         try:
             beside.rename(folder)
         except OSError:  # another process was first, with the same content
@@ -71,11 +72,42 @@ def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> 
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _verify(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, digest in manifest["files"].items():
-        if _sha256(folder / name) != digest:
-            raise ValueError(f"{name} does not have the checksum that its manifest states")
+def replace(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> None:
+    """As `keep`, in the place of what is there: that is put aside only once the new one is whole."""
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=_parent(folder)))
+    old = fresh / "old"
+    try:
+        keep(fresh / "new", make, made_of)
+        if folder.exists():
+            folder.rename(old)
+        (fresh / "new").rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _parent(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.parent
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What a kept folder says of itself: what it was `made_of`, the checksums of its `files`. ValueError: nothing."""
+    try:
+        said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {"made_of": dict(said["made_of"]), "files": dict(said["files"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} has no {MANIFEST} that can be read ({error}): nothing was kept there") from error
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """What a kept folder was made of. ValueError if there is no manifest, or a file is missing or is not as it says."""
+    said = manifest(folder)
+    for name, digest in said["files"].items():
+        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+            raise ValueError(f"{folder / name} is missing, or does not have the checksum that the manifest states")
+    return said["made_of"]
 
 
 def _sha256(path: Path) -> str:

@@ -71,6 +71,17 @@ def newcomers(receipts: pd.DataFrame, cut: str | pd.Timestamp, min_shoppers: int
     return _split(past, future, codes, pd.Timestamp(cut))
 
 
+def standing(receipts: pd.DataFrame, when: str | pd.Timestamp, min_shoppers: int = 5) -> Split:
+    """The split of a shop as it stands at `when`: everybody who bought before, in the catalogue of `next_basket`, and
+    no targets. ValueError if no product had enough shoppers.
+    """
+    when = pd.Timestamp(when)
+    past, _, codes = _parted(receipts, when, min_shoppers)
+    shoppers = np.sort(past["customer"].unique()).astype(np.int64)
+    counts = count_invoices(past, shoppers, codes)
+    return Split(when, past, codes, shoppers, counts, sparse.csr_matrix(counts.shape, dtype=bool))
+
+
 def _parted(receipts: pd.DataFrame, cut: pd.Timestamp, min_shoppers: int) -> tuple[pd.DataFrame, ...]:
     """Lines before the cut and after it, of the products of the catalogue, and their codes."""
     past = receipts[receipts["date"] < cut]

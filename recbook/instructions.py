@@ -70,14 +70,17 @@ def wording(part: str) -> Wording:
 # --- What there is to ask for ------------------------------------------------------------------------------------
 
 
-def goods(receipts: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
+def goods(
+    receipts: pd.DataFrame, truth: pd.DataFrame | None = None, unsold: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """By code: `name`, `price`, and the attributes `colour`, `kind`, `occasion`, "" where nothing is known.
 
+    `unsold`: products beside those of the receipts, by code with `description` and `price`, where there is no `truth`.
     `truth` is the true catalogue of the embedded shop (`Shop.products`); without it the attributes are words found in
     the descriptions: a colour, a last word that several products share (before a comma or words such as "in" and
     "with"), a word that tells an occasion.
     """
-    table = rc.catalogue(receipts)[["description", "price"]]
+    table = pd.concat([rc.catalogue(receipts)[["description", "price"]], unsold]).sort_index()
     if truth is None:
         return _found(table.assign(name=table["description"].map(written)))
     truth = truth.loc[table.index]

@@ -3,6 +3,7 @@
 What a loose word such as "often" or "new" means is written here, as a number.
 """
 
+import copy
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ NEW = pd.Timedelta(days=120)  # a product first sold so lately is new
 SEASON = 10  # invoices that a product's best month must have
 LINES = 20  # lines whose median is a price, as in `receipts.catalogue`
 UNSAID = ("plain", "")  # values of attributes that tell nothing
+VISITOR = -1  # the number of a shopper whom the receipts do not know
 
 
 class Ledger:
@@ -33,21 +35,27 @@ class Ledger:
     `names`, `attributes`: of every product, by code. `table`: a row a product, with its `price`.
     """
 
-    def __init__(self, receipts: pd.DataFrame, moment: pd.Timestamp, truth: pd.DataFrame | None = None):
+    def __init__(
+        self,
+        receipts: pd.DataFrame,
+        moment: pd.Timestamp,
+        truth: pd.DataFrame | None = None,
+        unsold: pd.DataFrame | None = None,
+    ):
         """From clean receipts, those from `moment` on left out; `truth` is the embedded shop's true catalogue.
 
-        ValueError if nothing is left.
+        `unsold`: products that nobody bought yet, as `instructions.goods` takes them. ValueError if nothing is left.
         """
         self.moment, self.lines = moment, receipts[receipts["date"] < moment].sort_values("date", kind="stable")
         if self.lines.empty:
             raise ValueError(f"there are no receipts before {moment:%Y-%m-%d}: give a later moment")
-        listed = goods(self.lines, truth)
+        listed = goods(self.lines, truth, unsold)
         self.attributes = _true_attributes(truth.loc[listed.index]) if truth is not None else _found(listed)
         names = _short_names(truth.loc[listed.index]) if truth is not None else listed["name"]
         catalogue = rc.catalogue(self.lines)
         self.table = pd.DataFrame({"name": names, "price": listed["price"], "first_sold": catalogue["first_sold"]})
         self.table["before"] = _prices(self.lines[self.lines["date"] < moment - BEFORE])
-        self.table["season"] = _seasons(self.lines)
+        self.table["season"] = _seasons(self.lines).reindex(self.table.index, fill_value="")
         self._rows = self.table.to_dict("index")
         self.names = {code: written(row["name"]) for code, row in self._rows.items()}
         self._values = {
@@ -71,6 +79,21 @@ class Ledger:
         """Every shopper, sorted."""
         return sorted(self._lines)
 
+    def __contains__(self, customer: object) -> bool:
+        """Whether a shopper bought something."""
+        return customer in self._lines
+
+    def visited(self, baskets: Sequence[tuple[pd.Timestamp, Sequence[str]]]) -> "Ledger":
+        """The same ledger with one more shopper, VISITOR, who bought these baskets of codes at today's prices.
+
+        They are not among the shoppers that are counted. KeyError for a product that the ledger does not know.
+        """
+        rows = [(code, date, self._rows[code]["price"]) for date, codes in baskets for code in dict.fromkeys(codes)]
+        seated = copy.copy(self)
+        lines = pd.DataFrame(rows, columns=["code", "date", "price"]).sort_values("date", kind="stable")
+        seated._lines, seated._mine = self._lines | {VISITOR: lines}, {}
+        return seated
+
     def bought(self, customer: int) -> list[str]:
         """The distinct products of a shopper, in the order first bought; KeyError for a shopper without receipts."""
         return list(self._purchases(customer))
@@ -91,7 +114,8 @@ class Ledger:
         if strange := [reason for reason in reasons if reason not in mine]:
             raise ValueError(f"customer {customer} did not buy {', '.join(strange)}: a reason must be a purchase")
         mine = [known for known in mine if known != code and (among is None or known in among)]
-        both, share = self._with(code, mine, itself=code in self._purchases(customer))
+        counted = customer != VISITOR
+        both, share = self._with(code, mine, counted, itself=counted and code in self._purchases(customer))
         if not reasons:
             alike = np.array([len(self._values[known] & self._values[code]) for known in mine])
             reasons = [mine[place] for place in np.lexsort((-both, -alike))]
@@ -108,14 +132,14 @@ class Ledger:
             companions=self._companions(mine, both, share),
         )  # fmt: skip
 
-    def _with(self, code: str, mine: list[str], itself: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _with(self, code: str, mine: list[str], counted: bool, itself: bool) -> tuple[np.ndarray, np.ndarray]:
         """Of each purchase: how many others bought it and `code`, and their share of the others who bought it.
 
-        `itself`: this shopper bought `code` too, and so is one of those who bought both.
+        `counted`: this shopper is one of its buyers; `itself`: they bought `code` too, and so both.
         """
         columns, target = self.table.index.get_indexer(mine), self._held[:, [self.table.index.get_loc(code)]]
         both = (target.T @ self._held).toarray()[0, columns] - itself
-        return both, both / np.maximum(self._buyers[columns] - 1, 1)
+        return both, both / np.maximum(self._buyers[columns] - counted, 1)
 
     def _companions(self, mine: list[str], both: np.ndarray, share: np.ndarray) -> tuple[Companion, ...]:
         """The purchase whose buyers bought the product most often, of those with enough of them; or none."""

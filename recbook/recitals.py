@@ -9,10 +9,29 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from recbook.documents import Control, Document, Product
+from recbook.documents import Control, Document, Product, cards, encode
 from recbook.facts import MONTHS, Companion, Facts, Purchase
 from recbook.ledger import Ledger
 from recbook.storytelling import PARTS, STYLES, items, joined, listed, sentence
+from recbook.tokens import Vocabulary
+
+
+def reading(
+    receipts: pd.DataFrame,
+    ledger: Ledger,
+    vocabulary: Vocabulary,
+    numbers: tuple[int, int, int],
+    seed: int = 0,
+    among: Sequence[str] = (),
+) -> list[list[int]]:
+    """All that a storyteller reads, as ids: cards of the receipts, so many times; recitals; sayings `among` products.
+
+    `numbers`: of times, of recitals, of sayings.
+    """
+    times, recited, said = numbers
+    read = [card for _ in range(times) for card in cards(receipts, vocabulary)]
+    told = [*recitals(ledger, recited, seed), *sayings(ledger, said, seed, among)]
+    return read + [encode(parts, vocabulary) for parts in told]
 
 
 def recitals(ledger: Ledger, number: int, seed: int = 0) -> Iterator[Document]:

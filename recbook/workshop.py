@@ -255,11 +255,10 @@ def _storyteller_file() -> np.ndarray:
     }  # fmt: skip
 
     def make(folder):
-        read, book = [card for _ in range(STORY_CARDS) for card in documents.cards(known, names)], story_ledger()
+        book, numbers = story_ledger(), (STORY_CARDS, RECITALS * larger, STORY_SAYINGS)
         learned, _ = ledger.part(book, HELD_OUT, SEED)
-        primed = [*recitals.recitals(book, RECITALS * larger, SEED)]
-        primed += recitals.sayings(book, STORY_SAYINGS, SEED, learned.products)
-        tf.write(folder / "storyteller.tokens", read + [documents.encode(parts, names) for parts in primed], names)
+        read = recitals.reading(known, book, names, numbers, SEED, learned.products)
+        tf.write(folder / "storyteller.tokens", read, names)
 
     def load(folder):
         return tf.read(folder / "storyteller.tokens", names)
@@ -339,6 +338,50 @@ def basket_gpt(split: evaluation.Split | None = None):
         make=lambda folder: baskets.BasketGPT.fit(split.receipts, settings).save(folder),
         load=baskets.BasketGPT.load,
     )
+
+
+def student(split: evaluation.Split | None = None):
+    """The distilled `baskets.BasketGPT` of a split, a quarter of its teacher's size or less. The default cut's.
+
+    The teacher is the blend of trees and `basket_gpt`; it labels histories that are cut short, as of the cut.
+    """
+    from recbook import basket_model, baskets, candidates, distillation, labels, learned, signals, stages
+
+    if split is None:
+        receipts = cleaned().receipts
+        split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
+    model, sizes, how = basket_gpt(split), distillation.STUDENT, distillation.Settings()
+    made_of = {
+        "receipts": rc.fingerprint(split.receipts), "encoder": WEIGHTS_SHA256, "how": asdict(how),
+        "settings": asdict(sizes) | {"parts": sorted(sizes.parts)},
+        "code": _code(basket_model, baskets, candidates, distillation, labels, learned, signals, stages),
+    }  # fmt: skip
+
+    def make(folder):
+        vectors = encode(list(rc.descriptions(split.receipts).values()))
+        table = pd.DataFrame(vectors, index=split.codes)
+        ranker = stages.learned_ranker(split.receipts, table, stages.Settings())
+        now = signals.Signals(candidates.Moment(split, model, vectors), split)
+        made = [label for dropped in distillation.DROPPED for label in labels.of_moment(ranker, now, dropped=dropped)]
+        distillation.distil(split.receipts, made).save(folder)
+
+    return artifact("student", made_of, make, load=baskets.BasketGPT.load)
+
+
+def recommender():
+    """The whole `recommender.Recommender` of the receipts that the chapters run on, as of the day after the last."""
+    from recbook import baskets, learned, narratives, narrator, recommender, shelf, signals, stages
+
+    settings, product_code = recommender.Settings(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE
+    made_of = {
+        "receipts": rc.fingerprint(cleaned().receipts), "settings": settings.numbers(), "encoder": WEIGHTS_SHA256,
+        "code": _code(baskets, learned, narratives, narrator, recommender, shelf, signals, stages),
+    }  # fmt: skip
+
+    def make(folder):
+        recommender.Recommender.build(raw_receipts(), settings, product_code).save(folder / "shop")
+
+    return artifact("recommender", made_of, make, load=lambda folder: recommender.Recommender.load(folder / "shop"))
 
 
 def _code(*modules) -> str:

@@ -27,3 +27,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def small_shop():
+    """A whole recommender of the embedded shop whose models hardly learned: half a minute, then shared."""
+    for name in ("torch", "lightgbm", "faiss"):
+        pytest.importorskip(name)
+    from recbook import shop
+    from recbook.recommender import Recommender, Settings
+
+    return Recommender.build(shop.simulate().receipts, Settings.tiny(), say=None)

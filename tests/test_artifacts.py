@@ -75,6 +75,31 @@ def test_what_fails_half_way_leaves_nothing():
     assert folders() == []
 
 
+def test_what_is_replaced_is_replaced_whole(tmp_path):
+    place = tmp_path / "kept"
+    for number in (1, 2):
+        artifacts.replace(
+            place, lambda folder, number=number: (folder / "text.txt").write_text(str(number)), {"n": number}
+        )
+        assert (place / "text.txt").read_text() == str(number) and artifacts.verified(place) == {"n": number}
+
+    def fail(folder):
+        raise RuntimeError("no space")
+
+    with pytest.raises(RuntimeError, match="no space"):
+        artifacts.replace(place, fail, {"n": 3})
+    assert artifacts.verified(place) == {"n": 2} and [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_what_was_kept_is_verified_file_by_file(tmp_path):
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        artifacts.verified(tmp_path)
+    artifacts.replace(tmp_path / "kept", write, {})
+    (tmp_path / "kept" / "text.txt").write_text("hellp")
+    with pytest.raises(ValueError, match=r"text\.txt is missing, or does not have the checksum"):
+        artifacts.verified(tmp_path / "kept")
+
+
 def test_the_manifest_says_what_it_was_made_of():
     make({"texts": "abc", "model": "minilm"})
     (folder,) = artifacts.home().iterdir()

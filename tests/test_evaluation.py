@@ -65,6 +65,15 @@ def test_newcomers_by_hand():
     assert split.counts.nnz == 0 and split.targets.toarray().tolist() == [[True, False, False]]
 
 
+def test_a_shop_as_it_stands_by_hand():
+    split = evaluation.standing(TINY, CUT, min_shoppers=2)
+    assert split.codes.tolist() == ["A", "B", "C"] and split.shoppers.tolist() == [10, 20, 40]
+    assert split.counts.toarray().tolist() == [[2, 1, 0], [1, 1, 1], [1, 0, 1]]
+    assert split.targets.shape == (3, 3) and split.targets.nnz == 0 and split.receipts["date"].max() < split.cut
+    with pytest.raises(ValueError, match="no product had 9 shoppers"):
+        evaluation.standing(TINY, CUT, min_shoppers=9)
+
+
 def test_newcomers_are_judged_on_what_they_explore():
     split = evaluation.newcomers(TINY, CUT, min_shoppers=2)
     judged = evaluation.evaluate(np.array([[3.0, 2.0, 1.0]]), split, k=2)

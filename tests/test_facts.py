@@ -7,7 +7,7 @@ import pytest
 from recbook import facts, shop
 from recbook import ledger as ledger_module
 from recbook import receipts as rc
-from recbook.ledger import Ledger
+from recbook.ledger import VISITOR, Ledger
 
 MOMENT = pd.Timestamp("2011-11-09")
 SHOP = shop.simulate()
@@ -60,6 +60,35 @@ def test_what_was_bought_before_is_told_by_what_was_paid(by_hand):
     assert found.own.times == 2 and found.was == 17.0 and found.price == 20.0
     assert (found.change, found.percent) == (3.0, 18)
     assert [purchase.code for purchase in found.purchases] == ["B"] and found.own in found.bought
+
+
+def test_a_visitor_pays_todays_prices_and_is_not_counted(by_hand):
+    seen = by_hand.visited([(MOMENT, ["A", "A"]), (MOMENT - pd.Timedelta(days=40), ["B"])])
+    found = seen.facts(VISITOR, "C", ["A"])
+    assert [(p.code, p.times, p.paid) for p in found.purchases] == [("A", 1, 20.0)]
+    assert [(c.code, c.shoppers, c.often) for c in found.companions] == [
+        ("A", 6, True)
+    ]  # 6 of all 10, none of them this
+    assert seen.bought(VISITOR) == ["B", "A"] and VISITOR in seen and VISITOR not in by_hand
+    assert seen.facts(7, "C") == by_hand.facts(7, "C")
+    assert by_hand.visited([]).facts(VISITOR, "C").purchases == ()
+    with pytest.raises(KeyError):
+        by_hand.visited([(MOMENT, ["nothing"])])
+
+
+def test_what_nobody_bought_yet_has_a_name_a_price_and_no_past():
+    new = pd.DataFrame({"description": ["GREEN GLASS VASE"], "price": [9.0]}, index=["N"])
+    book = Ledger(BY_HAND, MOMENT, unsold=new)
+    found = book.facts(7, "N", ["B"])
+    assert (found.name, found.price, found.was, found.new_since, found.season) == (
+        "green glass vase",
+        9.0,
+        None,
+        None,
+        None,
+    )
+    assert found.companions == () and found.attributes == {"colour": ("green",), "material": ("glass",)}
+    assert book.facts(7, "C") == Ledger(BY_HAND, MOMENT).facts(7, "C")
 
 
 def test_others_are_others(by_hand):

@@ -32,7 +32,8 @@ ORDER = """
     facts mentions ledger cues clauses claims
     histories clues knowledge asking basket_model sentences baskets
     reranking variety cold_start candidates signals learned prompts practice listwise causal_lm endpoint
-    storytelling recitals falsehoods phrasing narratives quality distillation recommender artifacts workshop cli
+    storytelling recitals falsehoods phrasing narratives quality labels distillation
+    artifacts narrator stages shelf recommender spoken conversation workshop scoring recommending doctor cli
 """.split()
 HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}
 

@@ -19,8 +19,9 @@ from scipy import sparse
 
 TOPICS = (
     "cleaning baselines embeddings faiss tokens gpt training generation baskets lora quantization reranking narratives"
+    " distillation"
 )
-CHAPTERS = dict(enumerate(TOPICS.split(), start=1))  # number -> file in this folder
+CHAPTERS = dict(enumerate(TOPICS.split(), start=1)) | {18: "system"}  # number -> file in this folder
 
 
 @dataclass(frozen=True)

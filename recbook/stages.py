@@ -1,0 +1,81 @@
+"""The stages in which a recommender is built: their settings, their moment, and how each says what it does."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from recbook import evaluation, learned
+from recbook.baskets import AS_CHOSEN
+from recbook.baskets import Settings as BasketSettings
+from recbook.candidates import Moment
+from recbook.narrator import Settings as NarratorSettings
+from recbook.signals import Signals
+
+DAY = pd.Timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How each stage learns; see there."""
+
+    baskets: BasketSettings = AS_CHOSEN
+    trees: learned.Settings = field(default_factory=learned.Settings)
+    narrator: NarratorSettings = field(default_factory=NarratorSettings)
+    months: int = 2  # past cuts, a month apart, that the trees learn from
+    min_shoppers: int = 5  # a product is recommended once so many have bought it
+
+    @classmethod
+    def tiny(cls) -> "Settings":
+        """Models that hardly learned, in seconds: to try that everything runs."""
+        told = dict(words=700, cards=1, recitals=50, sayings=50, steps=5, pairs=50, style_steps=5)
+        baskets = replace(AS_CHOSEN, epochs=0.1, width=16, layers=1)
+        return cls(baskets, learned.Settings(trees=5, averaged=1), NarratorSettings(**told), months=1)
+
+    def numbers(self) -> dict[str, Any]:
+        """All settings, as JSON takes them."""
+        return asdict(self) | {"baskets": asdict(self.baskets) | {"parts": sorted(self.baskets.parts)}}
+
+    @classmethod
+    def restored(cls, numbers: dict[str, Any]) -> "Settings":
+        """From what `numbers` gave; TypeError or KeyError if it is none."""
+        baskets = BasketSettings(**numbers["baskets"] | {"parts": frozenset(numbers["baskets"]["parts"])})
+        parts = learned.Settings(**numbers["trees"]), NarratorSettings(**numbers["narrator"])
+        return cls(baskets, *parts, numbers["months"], numbers["min_shoppers"])
+
+
+def now(receipts: pd.DataFrame) -> pd.Timestamp:
+    """The day after the last of the clean receipts: when their recommender is asked."""
+    return receipts["date"].max().normalize() + DAY
+
+
+@contextmanager
+def stage(name: str, seconds: dict[str, float], say: Callable[[str], None] | None) -> Iterator[None]:
+    """Say that a stage begins, and keep how long it took."""
+    start = time.perf_counter()
+    if say is not None:
+        say(f"{name} …")
+    yield
+    seconds[name] = time.perf_counter() - start
+
+
+def learned_ranker(receipts: pd.DataFrame, vectors: pd.DataFrame, settings: Settings) -> learned.LearnedRanker:
+    """Trees that learned from the next baskets after past cuts, and trust the BasketGPT beside; without its signals.
+
+    ValueError if nobody came back after any of the cuts.
+    """
+    past, why = [], None
+    for month in range(1, settings.months + 1):
+        try:
+            split = evaluation.next_basket(receipts, now(receipts) - pd.DateOffset(months=month), settings.min_shoppers)
+        except ValueError as error:  # the shop is younger, or nobody came back
+            why = error
+            continue
+        moment = Moment(split, vectors=vectors.loc[split.codes].to_numpy())
+        past.append(learned.examples(Signals(moment, split), split))
+    if not past:
+        raise ValueError(f"there are no past baskets to learn to rank from: {why}")
+    return learned.LearnedRanker.fit(past, settings=settings.trees).trusting()

@@ -1,0 +1,200 @@
+"""recommender: every stage, every way to ask, every wrong way to ask; on disk whole or not at all."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("lightgbm")
+
+from recbook import artifacts, evaluation, shop  # noqa: E402
+from recbook import receipts as rc  # noqa: E402
+from recbook.ledger import VISITOR  # noqa: E402
+from recbook.recommender import Recommender, Settings, check_place  # noqa: E402
+
+DRAGON = pd.DataFrame({"description": ["sage green dragon teapot"], "price": [12.5]}, index=["99999Z"])
+
+
+@pytest.fixture(scope="module")
+def customer(small_shop) -> int:
+    """One with a middling history."""
+    return sorted(small_shop.customers, key=lambda who: len(small_shop.ledger.bought(who)))[-60]
+
+
+@pytest.fixture
+def kept(small_shop, tmp_path):
+    small_shop.save(tmp_path / "shop")
+    return tmp_path / "shop"
+
+
+def test_a_customer_gets_products_with_true_reasons(small_shop, customer):
+    table = small_shop.recommend(customer, k=7)
+    assert list(table.columns) == ["code", "description", "price", "score", "channel", "why"] and len(table) == 7
+    assert table["code"].is_unique and table["score"].is_monotonic_decreasing and (table["price"] > 0).all()
+    listed = small_shop.catalogue.loc[table["code"]]
+    assert listed["description"].tolist() == table["description"].tolist()
+    bought = small_shop.ledger.bought(customer)
+    reasons = small_shop.shelf.reasons(small_shop.shopper(customer, None), table["code"].tolist())
+    for code, why, reason in zip(table["code"], table["why"], reasons, strict=True):
+        facts = small_shop.ledger.facts(customer, code, reason)
+        assert facts.purchases[0].code == reason[0] and reason[0] in bought
+        assert facts.purchases[0].name in why and not small_shop.checker.false(why, facts)
+
+
+def test_the_same_is_answered_again_and_without_reasons(small_shop, customer):
+    first = small_shop.recommend(customer, query="a mug", k=3)
+    pd.testing.assert_frame_equal(small_shop.recommend(customer, query="a mug", k=3), first)
+    plain = small_shop.recommend(customer, query="a mug", k=3, explain=False)
+    pd.testing.assert_frame_equal(plain, first.drop(columns="why"))
+
+
+def test_a_history_counts_as_the_customer_whose_it_is(small_shop, customer):
+    typed = [(str(date), codes) for date, codes in small_shop.ledger.history(customer)]
+    theirs, mine = (small_shop.recommend(explain=False, k=10, **asked) for asked in
+                    ({"customer": customer}, {"history": typed}))  # fmt: skip
+    pd.testing.assert_frame_equal(theirs, mine)
+
+
+def test_a_basket_of_today_is_not_offered_again(small_shop):
+    texts = small_shop.catalogue["description"].iloc[[3, 40]].tolist()
+    table = small_shop.recommend(history=texts, k=400, explain=False)
+    assert not set(table["description"]) & set(texts)
+    why = small_shop.recommend(history=texts, k=2)["why"]
+    assert all(any(name.lower() in text.lower() for name in texts) for text in why)
+
+
+def test_a_visitor_is_told_of_what_others_bought_without_being_counted(small_shop, customer):
+    code, *others = small_shop.ledger.bought(customer)[:30]
+    visited = small_shop.ledger.visited([(small_shop.moment, others)])
+    lines = small_shop.receipts.drop_duplicates(["customer", "code"])
+    both = {other: len(set(lines.customer[lines.code == code]) & set(lines.customer[lines.code == other]))
+            for other in others}  # fmt: skip
+    for companion in visited.facts(VISITOR, code).companions:
+        assert companion.shoppers == both[companion.code]
+    assert VISITOR in visited and VISITOR not in small_shop.ledger
+
+
+def test_who_is_unknown_gets_what_sells_now_where_they_live(small_shop):
+    table = small_shop.recommend(country="France", k=8)
+    assert set(table["channel"]) == {"popular lately"} and table["why"].str.len().min() > 0
+    assert (
+        table["code"].tolist()
+        == small_shop.recommend(history=[], country="France", k=8, explain=False)["code"].tolist()
+    )
+
+
+def test_what_is_excluded_too_dear_or_bought_is_left_out(small_shop, customer):
+    usual = small_shop.recommend(customer, k=200, explain=False)
+    dear = float(usual["price"].median())
+    named = usual["description"][0]
+    table = small_shop.recommend(customer, k=200, explain=False, price_max=dear, exclude=["red", named], new=True)
+    assert (table["price"] <= dear).all() and named not in set(table["description"])
+    assert (
+        not table["description"].str.contains(r"\bred\b").any() and usual["description"].str.contains(r"\bred\b").any()
+    )
+    assert not set(table["code"]) & set(small_shop.ledger.bought(customer))
+    assert set(usual["code"]) & set(small_shop.ledger.bought(customer))
+
+
+def test_a_query_is_heard(small_shop, customer):
+    table = small_shop.recommend(customer, query="teapot", k=3, explain=False)
+    assert table["description"].str.contains("teapot").all() and set(table["channel"]) == {"text query"}
+
+
+def test_a_new_product_is_on_the_shelf_at_once(small_shop, customer):
+    more = small_shop.add(DRAGON)
+    assert "99999Z" in more.catalogue.index and "99999Z" not in small_shop.catalogue.index
+    table = more.recommend(customer, query="a dragon teapot", k=5).set_index("code")
+    assert "dragon teapot" in table.loc["99999Z", "why"] and table.loc["99999Z", "price"] == 12.5
+    assert not more.checker.false(table.loc["99999Z", "why"], more.ledger.facts(customer, "99999Z"))
+    with pytest.raises(ValueError, match="99999Z is there already"):
+        more.add(DRAGON)
+    with pytest.raises(ValueError, match="needs a description and a price"):
+        small_shop.add(DRAGON.assign(price=float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"customer": 1}, "customer 1 bought nothing"),
+        ({"customer": 1, "history": []}, "not both"),
+        ({"history": ["NO SUCH THING"]}, "'NO SUCH THING'"),
+        ({"history": [["{0}"], ["{1}"]]}, "need their dates"),
+        ({"history": [("2031-01-01", ["{0}"])]}, "none later than"),
+        ({"history": [("2011-05-01", ["{0}"]), ("2011-04-01", ["{1}"])]}, "oldest first"),
+        ({"exclude": ["xyzzy"]}, "no product has the word"),
+        ({"price_max": 0.0}, "nothing is left"),
+        ({"k": 0}, "one product or more"),
+        ({"query": " "}, "type something"),
+    ],
+)  # fmt: skip
+def test_a_wrong_question_is_named(small_shop, asked, said):
+    codes = small_shop.catalogue.index[:2].tolist()
+    filled = {"{0}": codes[0], "{1}": codes[1]}
+
+    def fill(value):
+        if isinstance(value, list | tuple):
+            return type(value)(fill(each) for each in value)
+        return filled.get(value, value) if isinstance(value, str) else value
+
+    with pytest.raises(ValueError, match=said):
+        small_shop.recommend(**{name: fill(value) for name, value in asked.items()})
+
+
+def test_what_is_kept_is_loaded_as_it_was(small_shop, kept, customer):
+    loaded = Recommender.load(kept)
+    pd.testing.assert_frame_equal(loaded.recommend(customer), small_shop.recommend(customer))
+    assert loaded.settings == small_shop.settings and loaded.moment == small_shop.moment
+    assert not [path for path in kept.rglob("*") if path.suffix in (".pkl", ".pt", ".pickle")]
+    loaded.add(DRAGON).save(kept)
+    assert "99999Z" in Recommender.load(kept).catalogue.index
+    assert [path.name for path in kept.parent.iterdir()] == ["shop"]
+
+
+@pytest.mark.parametrize("name", ["receipts.parquet", "baskets/model.safetensors", "ranker/trees-0.txt", "vectors.npy"])
+@pytest.mark.parametrize("harm", ["changed", "missing"])
+def test_damage_is_named(kept, name, harm):
+    path = kept / name
+    path.write_bytes(path.read_bytes()[:-3] + b"xyz") if harm == "changed" else path.unlink()
+    with pytest.raises(ValueError, match=path.name.replace(".", r"\.")):
+        Recommender.load(kept)
+
+
+def test_what_is_no_recommender_is_neither_loaded_nor_overwritten(small_shop, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        Recommender.load(tmp_path)
+    with pytest.raises(ValueError, match="nothing is overwritten"):
+        small_shop.save(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    artifacts.keep(tmp_path / "other", lambda folder: (folder / "a.txt").write_text("a"), {"kind": "something else"})
+    with pytest.raises(ValueError, match="nothing is overwritten"):
+        check_place(tmp_path / "other")
+    with pytest.raises(ValueError, match="no recommender of this version"):
+        Recommender.load(tmp_path / "other")
+    (tmp_path / "empty").mkdir()
+    assert check_place(tmp_path / "empty") == tmp_path / "empty"
+
+
+def test_a_save_that_fails_leaves_the_old_one(small_shop, kept, monkeypatch):
+    monkeypatch.setattr(small_shop.narrator, "save", lambda folder: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        small_shop.save(kept)
+    assert Recommender.load(kept).customers == small_shop.customers
+    assert [path.name for path in kept.parent.iterdir()] == ["shop"]
+
+
+def test_receipts_of_people_who_never_return_cannot_be_learned_from():
+    raw = shop.simulate().receipts
+    once = raw[raw["CustomerID"].map(raw.groupby("CustomerID")["InvoiceNo"].nunique()) == 1]
+    with pytest.raises(ValueError, match=r"came back|next basket|product had"):
+        Recommender.build(once, Settings.tiny(), say=None)
+
+
+def test_the_catalogue_is_what_enough_bought_and_the_moment_the_day_after(small_shop):
+    receipts = rc.clean(shop.simulate().receipts).receipts
+    assert small_shop.moment == receipts["date"].max().normalize() + pd.Timedelta(days=1)
+    split = evaluation.standing(receipts, small_shop.moment)
+    assert small_shop.catalogue.index.tolist() == split.codes.tolist()
+    assert np.allclose(small_shop.catalogue["price"], rc.catalogue(receipts)["price"].loc[split.codes])
+    assert list(small_shop.seconds) and min(small_shop.seconds.values()) >= 0

@@ -1,0 +1,61 @@
+"""stages: settings go to JSON and back; past cuts lie before the moment; a stage says its name and its time."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("lightgbm")
+
+from recbook import stages  # noqa: E402
+from recbook.stages import Settings  # noqa: E402
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings.tiny()])
+def test_settings_come_back_from_json(settings):
+    assert Settings.restored(json.loads(json.dumps(settings.numbers()))) == settings
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(TypeError):
+        Settings.restored(Settings().numbers() | {"trees": {"leafs": 3}})
+
+
+def test_now_is_the_day_after_the_last_receipt():
+    receipts = pd.DataFrame({"date": pd.to_datetime(["2011-03-01 09:00", "2011-03-04 17:30"])})
+    assert stages.now(receipts) == pd.Timestamp("2011-03-05")
+
+
+def test_a_stage_is_said_and_timed():
+    seconds, said = {}, []
+    with stages.stage("wait", seconds, said.append):
+        time.sleep(0.02)
+    assert said == ["wait …"] and 0.02 <= seconds["wait"] < 2
+    with pytest.raises(RuntimeError), stages.stage("fail", seconds, None):
+        raise RuntimeError
+    assert "fail" not in seconds
+
+
+def test_the_trees_learn_from_cuts_before_the_moment_alone(small_shop, monkeypatch):
+    cuts = []
+    real = stages.evaluation.next_basket
+
+    def noted(receipts, cut, least):
+        cuts.append(cut)
+        return real(receipts, cut, least)
+
+    monkeypatch.setattr(stages.evaluation, "next_basket", noted)
+    settings = Settings(trees=Settings.tiny().trees, months=2)
+    made = stages.learned_ranker(small_shop.receipts, small_shop.vectors, settings)
+    assert cuts == [small_shop.moment - pd.DateOffset(months=month) for month in (1, 2)]
+    assert len(made.trees) == 1 and made.settings.trust > 0 and made.signals is None
+
+
+def test_a_shop_too_young_to_have_past_baskets_is_named(small_shop):
+    young = small_shop.receipts[small_shop.receipts["date"] >= small_shop.moment - pd.Timedelta(days=20)]
+    assert np.ptp(young["date"]) < pd.Timedelta(days=28)
+    with pytest.raises(ValueError, match="no past baskets to learn to rank from"):
+        stages.learned_ranker(young, small_shop.vectors, Settings.tiny())
