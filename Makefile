@@ -83,6 +83,13 @@ bench: $(BOOK)
 	$(BIN)/python benchmarks/llm_ranking.py --data $(REAL)
 	$(BIN)/python benchmarks/narratives.py --data embedded
 	$(BIN)/python benchmarks/narratives.py --data $(REAL)
+	$(BIN)/python benchmarks/distillation.py score --data embedded
+	$(BIN)/python benchmarks/distillation.py score --data $(REAL)
+	$(BIN)/python benchmarks/distillation.py steps --data embedded
+	$(BIN)/python benchmarks/system.py scoreboard --data embedded
+	$(BIN)/python benchmarks/system.py scoreboard --data $(REAL)
+	$(BIN)/python benchmarks/system.py latency --data embedded
+	$(BIN)/python benchmarks/system.py latency --data $(REAL)
 	$(BIN)/python benchmarks/peers.py --data $(REAL) --cut 2011-10-09
 	$(BIN)/python benchmarks/peers.py --data $(REAL)
 

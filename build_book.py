@@ -1,8 +1,9 @@
-"""Run the chapters and render the book: `python build_book.py book | html | refresh [CHAPTER ...] | lock`.
+"""Run the chapters and render the book: `python build_book.py book | html | refresh [CHAPTER ...] | readme | lock`.
 
 - `book` runs every lesson on copies under _build/, then renders those copies. It never writes to book/.
 - `html` renders the notebooks of book/ as they stand, with their committed outputs.
 - `refresh` turns lessons into the notebooks of book/, with outputs, and measures them (results/chapters.json).
+- `readme` draws the README's scoreboard from results/, as `refresh` does in passing.
 - `lock` writes constraints.txt anew: every package that the book and its tests install, at one version.
 """
 
@@ -23,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 BUILD = ROOT / "_build"
 CELL_TIMEOUT = 600  # seconds
+BOARD = "<!-- scoreboard -->", "<!-- /scoreboard -->"  # in the README: between them stands what `board` draws
+CHAIN = "system_scoreboard_online-retail"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -186,8 +189,39 @@ def refresh(names: list[str]) -> None:
     keep_costs({chapter: cost for chapter, cost in measured.items() if cost}, time.perf_counter() - start)
     for chapter in measured.keys() - set(failed):
         show_cost(ROOT / "book" / f"{chapter}.ipynb")
+    readme()
     if failed:
         raise SystemExit(f"Failed, and left as they were in book/: {', '.join(failed)}.")
+
+
+def readme() -> None:
+    """Draw the README's scoreboard anew."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    begin, end = (text.index(mark) for mark in BOARD)
+    path.write_text(text[: begin + len(BOARD[0])] + f"\n\n{board()}\n\n" + text[end:], encoding="utf-8")
+
+
+def board() -> str:
+    """The whole chain on the real log as a table in Markdown, from results/; a sentence, if it is not measured."""
+    from recbook import evaluation
+
+    if not evaluation.has_results(CHAIN):
+        return "The whole chain is not yet measured: `make bench`."
+    rows = evaluation.load_results(CHAIN)["rows"]
+    cells = {(row["method"], row["metric"], row.get("split", "all")): row for row in rows}
+    lines = [
+        "| method | all | repeat | explore | coverage | diversity | ms | MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        ndcg = [cells[method, "ndcg@10", part] for part in evaluation.PARTS]
+        judged = [f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in ndcg]
+        rest = [cells[method, f"{name}@10", "all"]["value"] for name in ("coverage", "diversity")]
+        costs = [cells[method, name, "all"]["value"] for name in ("milliseconds a shopper", "megabytes kept")]
+        shown = [method, *judged, f"{rest[0]:.0%}", f"{rest[1]:.2f}", f"{costs[0]:.1f}", f"{costs[1]:.1f}"]
+        lines.append("| " + " | ".join(shown) + " |")
+    return "\n".join(lines)
 
 
 def keep_costs(measured: dict[str, tuple[float, float]], seconds: float) -> None:
@@ -398,6 +432,7 @@ def main() -> None:
     html.add_argument("--out", type=Path, default=ROOT, help="folder that gets _build/html (default: the repository)")
     again = commands.add_parser("refresh", help="run lessons into book/ and measure them")
     again.add_argument("chapters", nargs="*", metavar="CHAPTER", help="such as 03_embeddings (default: all)")
+    commands.add_parser("readme", help="draw the README's scoreboard from results/")
     commands.add_parser("lock", help="write constraints.txt anew")
     options = parser.parse_args()
     if options.command == "html":
@@ -405,7 +440,7 @@ def main() -> None:
     elif options.command == "refresh":
         refresh(options.chapters)
     else:
-        {"book": book, "lock": lock}[options.command]()
+        {"book": book, "readme": readme, "lock": lock}[options.command]()
 
 
 if __name__ == "__main__":

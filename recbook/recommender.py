@@ -24,11 +24,11 @@ from recbook.narrator import Narrator
 from recbook.reranking import Shopper
 from recbook.shelf import Shelf
 from recbook.stages import Settings as Settings
-from recbook.stages import learned_ranker, now, stage
+from recbook.stages import learned_ranker, now, stage, taught_student
 
 KIND, FORMAT = "recommender", 1  # of a saved one
 RECEIPTS, UNSOLD, VECTORS = "receipts.parquet", "unsold.json", "vectors.npy"
-BASKETS, RANKER, NARRATOR = "baskets", "ranker", "narrator"
+BASKETS, RANKER, STUDENT, NARRATOR = "baskets", "ranker", "student", "narrator"
 
 
 class Recommender:
@@ -39,6 +39,7 @@ class Recommender:
         receipts: pd.DataFrame,
         model: BasketGPT,
         ranker: LearnedRanker,
+        student: BasketGPT,
         narrator: Narrator,
         vectors: pd.DataFrame,
         settings: Settings = Settings(),  # noqa: B008  (frozen)
@@ -49,7 +50,7 @@ class Recommender:
         self.moment = now(receipts)
         self.unsold = pd.DataFrame({"description": [], "price": []}) if unsold is None else unsold
         split = evaluation.standing(receipts, self.moment, settings.min_shoppers)
-        self.shelf = Shelf(split, model, ranker, vectors, self.unsold["description"].to_dict())
+        self.shelf = Shelf(split, model, ranker, student, vectors, self.unsold.index)
         self.ledger = Ledger(receipts, self.moment, unsold=self.unsold if len(self.unsold) else None)
         self.checker = Checker(self.ledger)
         self.products = Catalogue(rc.descriptions(receipts) | self.unsold["description"].to_dict())
@@ -81,10 +82,12 @@ class Recommender:
             model = BasketGPT.fit(split.receipts, settings.baskets, progress=say is not None)
         with stage("learn to rank", seconds, say):
             ranker = learned_ranker(receipts, vectors, settings)
+        with stage("teach a student", seconds, say):
+            student = taught_student(split, model, ranker, vectors, settings.student, progress=say is not None)
         with stage("learn to explain", seconds, say):
             narrator = Narrator.fit(receipts, Ledger(receipts, split.cut), settings.narrator, progress=say is not None)
         with stage("put together", seconds, say):
-            made = cls(receipts, model, ranker, narrator, vectors, settings)
+            made = cls(receipts, model, ranker, student, narrator, vectors, settings)
         made.seconds = seconds
         return made
 
@@ -103,8 +106,8 @@ class Recommender:
             raise ValueError(f"the product {wrong[0]} needs a description and a price above zero, in pounds")
         vectors = pd.DataFrame(encode(products["description"].tolist()), index=products.index)
         unsold = products if self.unsold.empty else pd.concat([self.unsold, products])
-        shelf, vectors = self.shelf, pd.concat([self.vectors, vectors])
-        return Recommender(self.receipts, shelf.model, shelf.ranker, self.narrator, vectors, self.settings, unsold)
+        parts = self.shelf.model, self.shelf.ranker, self.shelf.student, self.narrator
+        return Recommender(self.receipts, *parts, pd.concat([self.vectors, vectors]), self.settings, unsold)
 
     # --- On disk -----------------------------------------------------------------------------------------------
 
@@ -125,6 +128,7 @@ class Recommender:
         )
         self.shelf.model.save(folder / BASKETS)
         self.shelf.ranker.save(folder / RANKER)
+        self.shelf.student.save(folder / STUDENT)
         self.narrator.save(folder / NARRATOR)
 
     @classmethod
@@ -140,8 +144,19 @@ class Recommender:
         listed = json.loads((folder / UNSOLD).read_text(encoding="utf-8"))
         vectors = pd.DataFrame(np.load(folder / VECTORS, allow_pickle=False), index=listed["codes"])
         unsold = pd.DataFrame(listed["unsold"], columns=["code", "description", "price"]).set_index("code")
-        parts = BasketGPT.load(folder / BASKETS), LearnedRanker.load(folder / RANKER), Narrator.load(folder / NARRATOR)
-        return cls(receipts, *parts, vectors, Settings.restored(made_of["settings"]), unsold)
+        networks = (
+            BasketGPT.load(folder / BASKETS),
+            LearnedRanker.load(folder / RANKER),
+            BasketGPT.load(folder / STUDENT),
+        )
+        return cls(
+            receipts,
+            *networks,
+            Narrator.load(folder / NARRATOR),
+            vectors,
+            Settings.restored(made_of["settings"]),
+            unsold,
+        )
 
     # --- Asking ------------------------------------------------------------------------------------------------
 
@@ -166,6 +181,7 @@ class Recommender:
         price_max: float | None = None,
         exclude: Sequence[str] = (),
         new: bool = False,
+        fast: bool = False,
         country: str = "",
         seed: int = 0,
     ) -> pd.DataFrame:
@@ -174,15 +190,15 @@ class Recommender:
         For a `customer` of the receipts; or for a `history`, one list of products (codes or names) that are in the
         basket now, or dated baskets, oldest first; or, with neither, for somebody nobody knows, from a `country` if one
         is given. `query`: what they typed. `price_max` in pounds. `exclude`: products, or words such as "red" that
-        descriptions must not have. `new` leaves out what they bought; what they bought today always is. Scores order
-        the list, and mean nothing beside another. ValueError says what was asked wrongly.
+        descriptions must not have. `new` leaves out what they bought; what they bought today always is. `fast`: the
+        student ranks. Scores order the list, and mean nothing beside another. ValueError says what was asked wrongly.
         """
         if k < 1 or query is not None and not query.strip():
             raise ValueError(
                 f"k is {k} and the query {query!r}: ask for one product or more, and type something or None"
             )
         shopper = self.shopper(customer, history, country)
-        found = self.shelf.find(shopper, query, self._allowed(shopper, price_max, exclude, new))
+        found = self.shelf.find(shopper, query, self._allowed(shopper, price_max, exclude, new), fast)
         codes = found.codes[:k].tolist()
         if not codes:
             raise ValueError("nothing is left to recommend: allow a higher price, or exclude less")

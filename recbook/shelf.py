@@ -26,7 +26,7 @@ CANDIDATES = 400  # products that are ranked for a shopper
 FOUND = 50  # products that a query finds, to be ranked
 KIN = 5  # known products whose mean score a new one gets
 LOOKED_AT = 6  # purchases looked at as reasons: so many nearest by text, and so many by what is bought together
-NEW = "new product"  # the channel of a product that nobody bought yet
+NEW, STUDENT = "new product", "student"  # the channels of what nobody bought yet, and of what the student ranks alone
 
 
 class Found(NamedTuple):
@@ -41,13 +41,19 @@ class Shelf:
     """What is on sale at a moment: `shelf.find(shopper)`. `codes` are those that were bought before, then the new."""
 
     def __init__(
-        self, split: Split, model: BasketGPT, ranker: LearnedRanker, vectors: pd.DataFrame, unsold: Mapping[str, str]
+        self,
+        split: Split,
+        model: BasketGPT,
+        ranker: LearnedRanker,
+        student: BasketGPT,
+        vectors: pd.DataFrame,
+        unsold: Sequence[str] = (),
     ):
-        """`split`: as `evaluation.standing` gives it; `model` fitted on its receipts; `vectors`: unit rows by code.
+        """`split`: as `evaluation.standing` gives it; `model` and `student` fitted on its receipts.
 
-        `unsold`: descriptions by code of products that nobody bought yet; they need vectors too.
+        `unsold`: codes of products that nobody bought yet. `vectors`: unit rows of all descriptions, by code.
         """
-        self.split, self.model, self.known = split, model, len(split.codes)
+        self.split, self.model, self.student, self.known = split, model, student, len(split.codes)
         self.moment = Moment(split, model, vectors.loc[split.codes].to_numpy())
         self.signals = Signals(self.moment, split)
         self.ranker = LearnedRanker(ranker.trees, ranker.names, ranker.settings, self.signals)
@@ -60,9 +66,12 @@ class Shelf:
         self.kin = np.vstack([np.repeat(np.arange(self.known)[:, None], kin.shape[1], axis=1), kin])
         self._popular: dict[str, np.ndarray] = {}
 
-    def find(self, shopper: Shopper, query: str | None, allowed: np.ndarray) -> Found:
-        """All candidates among the `allowed` (codes,) bool, best first; none, if nothing is allowed."""
-        score, lists = self._asked(shopper, allowed)
+    def find(self, shopper: Shopper, query: str | None, allowed: np.ndarray, fast: bool = False) -> Found:
+        """All candidates among the `allowed` (codes,) bool, best first; none, if nothing is allowed.
+
+        `fast`: by the student alone, in place of channels, trees and the BasketGPT.
+        """
+        score, lists = self._asked(shopper, allowed, fast)
         if query is None:
             columns = merged([ranking[None] for ranking in lists.values()], CANDIDATES)[0]
             columns = columns[(columns >= 0) & allowed[columns]]
@@ -76,14 +85,15 @@ class Shelf:
         columns = columns[order]
         return Found(self.codes[columns], values[order], channels(columns, lists))
 
-    def _asked(self, shopper: Shopper, allowed: np.ndarray) -> tuple[Callable, dict[str, np.ndarray]]:
+    def _asked(self, shopper: Shopper, allowed: np.ndarray, fast: bool) -> tuple[Callable, dict[str, np.ndarray]]:
         """What scores columns for this shopper, and the channels' lists of columns, best first."""
         fresh = np.flatnonzero(allowed[self.known :])[:PER_CHANNEL] + self.known
         new = {NEW: fresh} if len(fresh) else {}
-        if not shopper.history:
-            shares = np.log(self._sells(shopper) + 1e-9)
-            lists = {POPULAR: rank(shares[None], CANDIDATES, allowed[None, : self.known])[0]}
-            return lambda columns: shares[self.kin[columns]].mean(axis=1), lists | new
+        if fast or not shopper.history:
+            name = STUDENT if shopper.history else POPULAR
+            values = self.student.ask([shopper.history], shopper.when)[0] if shopper.history else self._sells(shopper)
+            lists = {name: rank(values[None], CANDIDATES, allowed[None, : self.known])[0]}
+            return lambda columns: values[self.kin[columns]].mean(axis=1), lists | new
         who = self.moment.at_counter([shopper])
         gpt = self.moment.gpt(who)
         lists = {name: ranking[0] for name, ranking in self.moment.channels(who, PER_CHANNEL).items()}
@@ -97,9 +107,11 @@ class Shelf:
         return score, lists | new
 
     def _sells(self, shopper: Shopper) -> np.ndarray:
+        """The logarithm of what share of purchases each known product has, where the shopper lives."""
         if shopper.country not in self._popular:
             split = self.split
-            self._popular[shopper.country] = popular(split.receipts, split.codes, split.cut, shopper.country)
+            shares = popular(split.receipts, split.codes, split.cut, shopper.country)
+            self._popular[shopper.country] = np.log(shares + 1e-9)
         return self._popular[shopper.country]
 
     def reasons(self, shopper: Shopper, codes: Sequence[str]) -> list[list[str]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from recbook import evaluation, learned
-from recbook.baskets import AS_CHOSEN
+from recbook import distillation, evaluation, labels, learned
+from recbook.baskets import AS_CHOSEN, BasketGPT
 from recbook.baskets import Settings as BasketSettings
 from recbook.candidates import Moment
 from recbook.narrator import Settings as NarratorSettings
@@ -24,6 +24,7 @@ class Settings:
 
     baskets: BasketSettings = AS_CHOSEN
     trees: learned.Settings = field(default_factory=learned.Settings)
+    student: BasketSettings = distillation.STUDENT
     narrator: NarratorSettings = field(default_factory=NarratorSettings)
     months: int = 2  # past cuts, a month apart, that the trees learn from
     min_shoppers: int = 5  # a product is recommended once so many have bought it
@@ -32,19 +33,23 @@ class Settings:
     def tiny(cls) -> "Settings":
         """Models that hardly learned, in seconds: to try that everything runs."""
         told = dict(words=700, cards=1, recitals=50, sayings=50, steps=5, pairs=50, style_steps=5)
-        baskets = replace(AS_CHOSEN, epochs=0.1, width=16, layers=1)
-        return cls(baskets, learned.Settings(trees=5, averaged=1), NarratorSettings(**told), months=1)
+        baskets, student = (replace(one, epochs=0.1, width=16, layers=1) for one in (AS_CHOSEN, distillation.STUDENT))
+        return cls(baskets, learned.Settings(trees=5, averaged=1), student, NarratorSettings(**told), months=1)
 
     def numbers(self) -> dict[str, Any]:
         """All settings, as JSON takes them."""
-        return asdict(self) | {"baskets": asdict(self.baskets) | {"parts": sorted(self.baskets.parts)}}
+        networks = {"baskets": self.baskets, "student": self.student}
+        return asdict(self) | {name: asdict(one) | {"parts": sorted(one.parts)} for name, one in networks.items()}
 
     @classmethod
     def restored(cls, numbers: dict[str, Any]) -> "Settings":
         """From what `numbers` gave; TypeError or KeyError if it is none."""
-        baskets = BasketSettings(**numbers["baskets"] | {"parts": frozenset(numbers["baskets"]["parts"])})
-        parts = learned.Settings(**numbers["trees"]), NarratorSettings(**numbers["narrator"])
-        return cls(baskets, *parts, numbers["months"], numbers["min_shoppers"])
+        baskets, student = (
+            BasketSettings(**numbers[name] | {"parts": frozenset(numbers[name]["parts"])})
+            for name in ("baskets", "student")
+        )
+        trees, told = learned.Settings(**numbers["trees"]), NarratorSettings(**numbers["narrator"])
+        return cls(baskets, trees, student, told, numbers["months"], numbers["min_shoppers"])
 
 
 def now(receipts: pd.DataFrame) -> pd.Timestamp:
@@ -79,3 +84,22 @@ def learned_ranker(receipts: pd.DataFrame, vectors: pd.DataFrame, settings: Sett
     if not past:
         raise ValueError(f"there are no past baskets to learn to rank from: {why}")
     return learned.LearnedRanker.fit(past, settings=settings.trees).trusting()
+
+
+def taught_student(
+    split: evaluation.Split,
+    model: BasketGPT,
+    ranker: learned.LearnedRanker,
+    vectors: pd.DataFrame,
+    settings: BasketSettings = distillation.STUDENT,
+    progress: bool = False,
+) -> BasketGPT:
+    """The student of the ranker and the model, which were fitted on the split's receipts.
+
+    They label, as of the cut, histories that are cut short: what the shoppers might have been.
+    """
+    # A model that was just fitted knows every day of its receipts, and the student shares that; a loaded one does not.
+    knowledge = None if model.knowledge.first_day else model.knowledge
+    now = Signals(Moment(split, model, vectors.loc[split.codes].to_numpy()), split)
+    made = [label for dropped in distillation.DROPPED for label in labels.of_moment(ranker, now, dropped=dropped)]
+    return distillation.distil(split.receipts, made, settings, knowledge=knowledge, progress=progress)

@@ -358,24 +358,23 @@ def student(split: evaluation.Split | None = None):
     }  # fmt: skip
 
     def make(folder):
-        vectors = encode(list(rc.descriptions(split.receipts).values()))
-        table = pd.DataFrame(vectors, index=split.codes)
-        ranker = stages.learned_ranker(split.receipts, table, stages.Settings())
-        now = signals.Signals(candidates.Moment(split, model, vectors), split)
-        made = [label for dropped in distillation.DROPPED for label in labels.of_moment(ranker, now, dropped=dropped)]
-        distillation.distil(split.receipts, made).save(folder)
+        vectors = pd.DataFrame(encode(list(rc.descriptions(split.receipts).values())), index=split.codes)
+        ranker = stages.learned_ranker(split.receipts, vectors, stages.Settings())
+        stages.taught_student(split, model, ranker, vectors).save(folder)
 
     return artifact("student", made_of, make, load=baskets.BasketGPT.load)
 
 
 def recommender():
     """The whole `recommender.Recommender` of the receipts that the chapters run on, as of the day after the last."""
-    from recbook import baskets, learned, narratives, narrator, recommender, shelf, signals, stages
+    from recbook import baskets, candidates, distillation, labels, learned, ledger, narratives, narrator, shelf, signals
+    from recbook import recommender, stages  # isort: skip
 
+    ranking, telling = (candidates, learned, shelf, signals), (ledger, narratives, narrator)
     settings, product_code = recommender.Settings(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE
     made_of = {
         "receipts": rc.fingerprint(cleaned().receipts), "settings": settings.numbers(), "encoder": WEIGHTS_SHA256,
-        "code": _code(baskets, learned, narratives, narrator, recommender, shelf, signals, stages),
+        "code": _code(baskets, *ranking, *telling, distillation, labels, recommender, stages),
     }  # fmt: skip
 
     def make(folder):

@@ -269,6 +269,13 @@ def test_chapters_import_neither_tests_nor_benchmarks():
             assert not [name for name in names if name.split(".")[0] in {"tests", "benchmarks", "build_book"}], path
 
 
+def test_the_readme_shows_the_measured_scoreboard():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    begin, end = (text.index(mark) for mark in build_book.BOARD)
+    shown = text[begin + len(build_book.BOARD[0]) : end].strip()
+    assert shown == build_book.board(), "the README's scoreboard is not that of results/: python build_book.py readme"
+
+
 # ---- the repository ------------------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,14 @@ def test_what_is_excluded_too_dear_or_bought_is_left_out(small_shop, customer):
     assert set(usual["code"]) & set(small_shop.ledger.bought(customer))
 
 
+def test_the_student_answers_alone(small_shop, customer):
+    table = small_shop.recommend(customer, k=6, fast=True)
+    asked = small_shop.shopper(customer, None)
+    expected = small_shop.shelf.student.recommend(asked.history, 6, asked.when)
+    assert table["code"].tolist() == expected["code"].tolist() and set(table["channel"]) == {"student"}
+    assert np.allclose(np.exp(table["score"]), expected["score"], rtol=1e-4) and table["why"].str.len().min() > 0
+
+
 def test_a_query_is_heard(small_shop, customer):
     table = small_shop.recommend(customer, query="teapot", k=3, explain=False)
     assert table["description"].str.contains("teapot").all() and set(table["channel"]) == {"text query"}
