@@ -1,120 +1,197 @@
-"""The command line: `recbook score` measures the baselines and the GPT on receipts and keeps the figures."""
+"""The command line: `recbook build`, `recommend`, `chat`, `score` and `doctor`; each command's work is in its module.
+
+Answers go to stdout, progress and errors to stderr. Nothing heavy is imported before a command needs it.
+"""
 
 import argparse
-import re
-import shlex
+import codecs
+import math
+import os
 import sys
-import time
+import textwrap
 from collections.abc import Sequence
-
-import pandas as pd
+from importlib import import_module
+from typing import NoReturn
 
 from recbook import __version__
 
-EMBEDDED = "embedded"  # the name, on the command line, of the shop that comes with the book
-BAD_INPUT = 2  # exit code
-STRANGE = 0.05  # share of lines with a customer whose codes are no product's, above which something may be wrong
+BAD_INPUT, STOPPED = 2, 130  # exit codes
+COLUMNS = 79  # of help texts
+EXITS = "Exit codes: 0 done; 2 the input is at fault, one line on stderr says how; 130 stopped (ctrl-C)."
+PLAIN = {"£": "GBP ", "…": "...", "·": "-", "’": "'", "–": "-"}  # for terminals that have no such characters
+ANSWER = """with --json, one object on stdout:
+  customer, history, query, price_max, exclude, new, country
+                what was asked; null where nothing was said
+  products      a list, best first, of objects:
+    code, description, channel    text
+    price                         pounds, to the penny
+    score                         orders this list; means nothing beside another
+    why                           text; null with --no-explain
+
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 and one line on stderr where the input is at fault."""
-    options = _parser().parse_args(arguments)
+    _forgive()
     try:
-        options.run(options)
-    except (ValueError, OSError) as error:  # receipts.ReceiptsError is a ValueError
-        print("recbook: " + " ".join(str(error).split()), file=sys.stderr)
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:  # None: it was closed from the start
+                sys.stdout.flush()  # here, where a pipe that was closed can be told from the interpreter's end
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the end does not try again
+        if isinstance(error, BrokenPipeError):  # who reads has read enough, as in `recbook … | head -1`
+            return 0
+        print(f"recbook: the answer cannot be written: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("recbook: stopped", file=sys.stderr)
-        return 130
-    return 0
+        return STOPPED
 
 
-def score(options: argparse.Namespace) -> None:
-    """Clean the receipts, split them at the cut, score every method, print the scoreboard and keep it."""
-    from recbook import baselines, evaluation, receipts
-
-    start = time.perf_counter()
-    methods = baselines.METHODS | ({} if options.baselines else _gpt())
-    asked = _date(options.cut)  # what is wrong with the options is said before the work, not after it
-    _say(f"reading {options.data}")
-    raw = _load(options.data, options.date_format)
-    data = evaluation.describe_data(raw, "embedded shop" if options.data == EMBEDDED else options.data)
-    _say(f"cleaning {len(raw):,} lines of {data['name']}")
-    clean, _, audit = receipts.clean(raw, options.product_code or receipts.PRODUCT_CODE)
-    _account(audit)
-    usual = evaluation.default_cut(clean)
-    cut = usual if asked is None else asked
-    folder = options.out if options.out is not None or _of_the_book(options, data) else "."
-    evaluation.results_path(name := options.name or _name(data["name"], cut, usual), folder)
-    split = evaluation.next_basket(clean, cut)
-    board = evaluation.scoreboard(split, methods, 10, baselines.description_similarity(split), _say)
-    print(f"{data['name']}, cut {cut:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
-    print(table(board).to_string())
-    seconds, rows = time.perf_counter() - start, evaluation.result_rows(board, split)
-    command = _command(options, data["name"], cut)
-    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds, folder=folder)
-    _say(f"wrote {path} after {seconds:.0f} seconds")
-
-
-def _gpt() -> dict:
-    """The BasketGPT as a method; ValueError if what it needs is not installed."""
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
     try:
-        from recbook import baskets
+        return options.run(options) or 0
+    except BrokenPipeError:
+        raise
     except ImportError as error:
-        remedy = "install 'recbook[receipts,embeddings,language]', or measure the baselines alone with --baselines"
-        raise ValueError(f"the GPT needs {error.name}: {remedy}") from error
+        from recbook.doctor import remedy
 
-    def score(split):
-        try:
-            return baskets.basket_gpt(split, progress=True)
-        except ValueError as error:
-            raise ValueError(f"the GPT: {error}; --baselines measures the baselines alone") from error
-
-    return {"BasketGPT": score}
+        message = remedy(error)
+    except (ValueError, OSError) as error:  # receipts.ReceiptsError is a ValueError
+        message = str(error)
+    print("recbook: " + " ".join(message.split()), file=sys.stderr)
+    return BAD_INPUT
 
 
-def table(board: pd.DataFrame) -> pd.DataFrame:
-    """A scoreboard as a table to read: a row a method, worst first, intervals beside the headline figures."""
-    cells = {(row.method, row.metric, row.split): row for row in board.itertuples()}
-    methods = board.loc[board["metric"] == "seconds", "method"]
-    rows = {}
-    for method in sorted(methods, key=lambda method: cells[method, "ndcg@10", "all"].value):
-        row = {}
-        for part in ("all", "repeat", "explore"):
-            cell = cells[method, "ndcg@10", part]
-            row[f"NDCG@10 {part}"] = f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
-        row["coverage"] = f"{cells[method, 'coverage@10', 'all'].value:.1%}"
-        row["seconds"] = f"{cells[method, 'seconds', 'all'].value:.1f}"
-        rows[method] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+def _forgive() -> None:
+    """Have what a terminal or a pipe cannot show, or what is not its encoding, written or read as near as may be."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        letters = error.object[error.start : error.end]
+        return "".join(PLAIN.get(letter, "?") for letter in letters), error.end
+
+    codecs.register_error("recbook-plain", plain)
+    for stream, errors in ((sys.stdout, "recbook-plain"), (sys.stderr, "recbook-plain"), (sys.stdin, "replace")):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
+# --- Options -----------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"recbook: {message} ({self.prog} --help says what there is)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="recbook", description="Recommenders from receipts, as the book builds them.")
+    parser = _Parser(prog="recbook", description="Recommenders from receipts, as the book builds them.", epilog=EXITS)
     parser.add_argument("--version", action="version", version=f"recbook {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "score",
-        help="measure the baselines and the GPT at the next basket",
-        description="Measure the baselines and the BasketGPT at predicting each shopper's next basket after a cut in "
-        "time: NDCG@10 with 95% bootstrap intervals over all products, over those bought before, over those new to "
-        "the shopper.",
-        epilog="Exit codes: 0 done; 2 the receipts, the cut or a folder is at fault, one line on stderr says how.",
-    )
+
+    def command(name: str, module: str, brief: str, description: str, more: str = "") -> argparse.ArgumentParser:
+        shape = dict(formatter_class=argparse.RawDescriptionHelpFormatter, epilog=more + textwrap.fill(EXITS, COLUMNS))
+        added = commands.add_parser(name, help=brief, description=textwrap.fill(description, COLUMNS), **shape)
+        added.set_defaults(run=lambda options: getattr(import_module(f"recbook.{module}"), name)(options))
+        return added
+
+    _build_options(command("build", "recommending", "make a recommender of receipts", BUILD))
+    _recommend_options(command("recommend", "recommending", "ask a recommender once", RECOMMEND, ANSWER))
+    _asking_options(command("chat", "recommending", "talk to a recommender", CHAT))
+    _score_options(command("score", "scoring", "measure the baselines and the GPT at the next basket", SCORE))
+    told = command("doctor", "doctor", "what is installed, needed and cached", DOCTOR, DOCTOR_EXITS)
+    told.add_argument("--json", action="store_true", help="the same as one JSON object")
+    return parser
+
+
+BUILD = (
+    "Make a recommender of receipts, every stage of the book, and keep it in a folder. Minutes; each stage says on "
+    "stderr how long it took. The folder holds the receipts: guard it as you guard them."
+)
+RECOMMEND = (
+    "Recommend products with reasons to a customer, to somebody who has these products in the basket, or to "
+    "somebody nobody knows."
+)
+CHAT = (
+    "Talk to a recommender, a line a turn, on stdin and stdout: say what you look for, then 'cheaper', 'not red', "
+    "'for my mother', 'more', 'why the second?', 'start over', 'quit'. What is not understood is searched for."
+)
+SCORE = (
+    "Measure the baselines and the BasketGPT at predicting each shopper's next basket after a cut in time: NDCG@10 "
+    "with 95% bootstrap intervals over all products, over those bought before, over those new to the shopper."
+)
+DOCTOR = (
+    "Say what is installed, what each chapter needs, what is cached, and what the machine has. Nothing is imported "
+    "or changed."
+)
+DOCTOR_EXITS = "Exit code 1: something of the core is missing; the extras are no part of it.\n\n"
+RECEIPTS = "CSV, xlsx, parquet or gzip of receipts; `online-retail` to download them; `embedded`, the book's shop"
+
+
+def _build_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("receipts", metavar="RECEIPTS", help=RECEIPTS)
     command.add_argument(
-        "--data",
-        default=EMBEDDED,
-        metavar="FILE",
-        help="CSV, xlsx, parquet or gzip of receipts; `online-retail` to download them; `embedded`, the book's shop "
-        "(default)",
+        "--out", required=True, metavar="FOLDER", help="where it is kept; a recommender that lies there is replaced"
     )
+    _format_options(command)
+
+
+def _recommend_options(command: argparse.ArgumentParser) -> None:
+    _asking_options(command)
+    command.add_argument(
+        "--history",
+        action="append",
+        type=_text,
+        metavar="PRODUCTS",
+        help="what is in the basket now, by code or name, several parted by ; (may be repeated)",
+    )
+    command.add_argument("--query", type=_text, metavar="TEXT", help='what is looked for, as "gift for a tea lover"')
+    command.add_argument("--price-max", type=_pounds, metavar="POUNDS", help="the highest price")
+    command.add_argument(
+        "--exclude",
+        action="append",
+        type=_text,
+        metavar="WORD",
+        help="leave out a product, or all products with this word, as red (may be repeated)",
+    )
+    command.add_argument("--new", action="store_true", help="leave out what was bought before")
+    command.add_argument("--fast", action="store_true", help="by the student alone, in place of channels and rankers")
+    command.add_argument("--no-explain", dest="explain", action="store_false", help="without reasons: faster")
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout (below)")
+
+
+def _asking_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shop", metavar="FOLDER", help="a recommender that `recbook build` kept")
+    command.add_argument("--customer", type=_whole, metavar="NUMBER", help="a customer of the receipts")
+    command.add_argument("--country", type=_text, default="", help="of somebody nobody knows, as France")
+    command.add_argument("-k", type=_count, default=5, metavar="K", help="how many products (default: 5)")
+
+
+def _score_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", default="embedded", metavar="FILE", help=f"{RECEIPTS} (default)")
     command.add_argument(
         "--cut", metavar="DATE", help="first day that is predicted, as 2011-11-09 (default: 30 days before the last)"
     )
     command.add_argument(
         "--baselines", action="store_true", help="the baselines alone: seconds, where the GPT trains for minutes"
     )
+    _format_options(command)
+    command.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where the figures are kept (default: this folder; for the book's own data the checkout's results/, or "
+        "./results)",
+    )
+    command.add_argument("--name", help="of the file of figures (default: scoreboard_ and the data's name)")
+
+
+def _format_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--product-code",
         metavar="REGEX",
@@ -125,72 +202,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FORMAT",
         help="how dates are written, such as '%%d/%%m/%%Y %%H:%%M' (default: found out)",
     )
-    command.add_argument(
-        "--out",
-        metavar="FOLDER",
-        help="where the figures are kept (default: this folder; for the book's own data the checkout's results/, or "
-        "./results)",
-    )
-    command.add_argument("--name", help="of the file of figures (default: scoreboard_ and the data's name)")
-    command.set_defaults(run=score)
-    return parser
 
 
-def _date(text: str | None) -> pd.Timestamp | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        raise ValueError(f"--cut {text!r} is not a date: write year-month-day, such as 2011-11-09")
+def _text(text: str) -> str:
+    """What was typed, as UTF-8, also where the terminal's encoding is said to be another: the shell passes bytes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _whole(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a customer's number, such as 17850")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of products from 1 to 1000")
+    return int(text)
+
+
+def _pounds(text: str) -> float:
     try:
-        return pd.Timestamp(text)
+        price = float(text.strip().lstrip("£"))
     except ValueError:
-        raise ValueError(
-            f"--cut {text} is not a day of the calendar: write year-month-day, such as 2011-11-09"
-        ) from None
-
-
-def _load(source: str, date_format: str | None) -> pd.DataFrame:
-    from recbook import receipts, workshop
-
-    return workshop.the_shop().receipts if source == EMBEDDED else receipts.load(source, date_format)
-
-
-def _account(audit: pd.DataFrame) -> None:
-    """Say on stderr what cleaning kept and removed, and warn where its idea of a product's code may not fit."""
-    rows, share = audit.set_index("rule")["rows"], audit.set_index("rule")["share"]
-    removed = ", ".join(f"{rule} {share[rule]:.1%}" for rule in rows.index if rule != "kept" and rows[rule])
-    print(f"  kept {share['kept']:.1%} of the lines; removed: {removed or 'none'}", file=sys.stderr)
-    strange = rows["not a product"] / max(rows.sum() - rows["no customer"], 1)
-    if strange > STRANGE:
-        text = f"{strange:.0%} of the lines with a customer were removed for their code, as no product's"
-        print(f"  warning: {text}; if they are products, say how codes look with --product-code", file=sys.stderr)
-
-
-def _of_the_book(options: argparse.Namespace, data: dict) -> bool:
-    """Whether the figures are of data that the book itself shows, known by content, read and cleaned as it does."""
-    from recbook.records import ONLINE_RETAIL
-
-    return options.product_code is None and (options.data == EMBEDDED or data["sha256"] == ONLINE_RETAIL)
-
-
-def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
-    """What to type to measure the same again; a file goes by its name, without the folder that it was in."""
-    data = EMBEDDED if options.data == EMBEDDED else "online-retail" if name == "Online Retail" else name
-    words = ["recbook", "score", "--data", data, *["--baselines"] * options.baselines, "--cut", f"{cut:%Y-%m-%d}"]
-    for option, value in [("--product-code", options.product_code), ("--date-format", options.date_format)]:
-        words += [option, value] if value is not None else []
-    return shlex.join(words)
-
-
-def _name(data: str, cut: pd.Timestamp, usual: pd.Timestamp) -> str:
-    """The results' name: the headline's where the cut is the usual one, or with the date, so as not to overwrite it."""
-    from recbook import evaluation
-
-    return f"scoreboard_{evaluation.slug(data)}" + ("" if cut == usual else f"_{cut:%Y-%m-%d}")
-
-
-def _say(message: str) -> None:
-    print(f"  {message} …", file=sys.stderr, flush=True)
+        price = math.nan
+    if not 0 < price < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a price in pounds, such as 4.50")
+    return price
 
 
 if __name__ == "__main__":

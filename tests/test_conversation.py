@@ -1,0 +1,216 @@
+"""A conversation by hand: what each turn is taken for, what stays between turns, what contradicts what."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from recbook import conversation
+from recbook.conversation import EXPLAIN, HELP, NOTHING, QUIT, RECOMMEND, Shown, State
+from recbook.spoken import corrected, pounds
+
+TEAPOT, MUG, JUG = Shown("85123A", "RED TEAPOT", 12.95), Shown("22423", "WHITE MUG", 3.75), Shown("22632", "JUG", 4.25)
+LIST = State(query="tea", shown=(TEAPOT, MUG, JUG))
+
+
+def talk(*turns: str, state: State = LIST) -> State:
+    for text in turns:
+        state = conversation.turn(state, text)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("£4.20", 4.2), ("4,20", 4.2), ("£1,000", 1000), ("£1,234.50", 1234.5), ("five pounds", 5), ("50p", 0.5),
+        ("a fiver", 5), ("a pound", 1), ("a hundred pounds", 100), ("12 quid", 12), ("75 pence", 0.75),
+    ],
+)  # fmt: skip
+def test_amounts_are_pounds(text, amount):
+    assert pounds(text) == pytest.approx(amount)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("under 5 pounds", 4.99), ("below £5", 4.99), ("less than 3", 2.99), ("up to 4,20", 4.2), ("at most 8 quid", 8),
+        ("no more than 3 pounds please", 3), ("not over £7.50", 7.5), ("max 5", 5), ("50p or less", 0.5),
+        ("I have 10 pounds", 10), ("a fiver", 5), ("for under a tenner", 9.99), ("Under Five Pounds!", 4.99),
+        ("between 5 and 10 pounds", 10), ("£5-10", 10), ("around £6", 6), ("my budget is 20 pounds", 20),
+    ],
+)  # fmt: skip
+def test_a_price_that_is_named_is_the_limit(text, limit):
+    after = talk(text)
+    assert (after.price_max, after.query, after.exclude, after.act) == (pytest.approx(limit), "tea", (), RECOMMEND)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cheaper", "cheaper please", "something cheaper", "cheeper", "cheapre", "not too expensive", "too dear",
+        "that's too expensive!", "less expensive", "nothing expensive", "not so pricey", "even cheaper ones",
+        "these are too expensive", "not more expensive",
+    ],
+)  # fmt: skip
+def test_cheaper_is_a_penny_below_the_median_of_what_was_shown(text):
+    after = talk(text)
+    assert (after.price_max, after.query, after.exclude, after.act) == (4.24, "tea", (), RECOMMEND)
+
+
+def test_cheaper_never_raises_a_limit_and_needs_a_list():
+    assert talk("under 2 pounds", "cheaper").price_max == 1.99
+    first = talk("cheaper", state=State())
+    assert first.price_max is None and first.act == NOTHING and "Nothing was shown" in first.notes[0]
+    penny = State(shown=(Shown("1", "PIN", 0.01),))
+    assert talk("cheaper", state=penny).price_max is None
+
+
+@pytest.mark.parametrize("text", ["any price", "price doesn't matter", "more expensive", "not so cheap", "over £5"])
+def test_a_limit_is_lifted_again(text):
+    after = talk("cheaper", text)
+    assert after.price_max is None and after.exclude == () and "no lower limit" in after.notes[0]
+
+
+@pytest.mark.parametrize("text", ["toy for a 5 year old", "gift for two people", "set of 6 mugs", "2011 diary"])
+def test_other_numbers_are_no_prices(text):
+    assert talk(text).price_max is None and talk(text).query == text
+
+
+@pytest.mark.parametrize(
+    ("text", "excluded"),
+    [
+        ("not red", ["red"]), ("Not Red!", ["red"]), ("no red ones please", ["red"]), ("without ceramic", ["ceramic"]),
+        ("wihtout glass", ["glass"]), ("nothing in pink", ["pink"]), ("anything but red", ["red"]),
+        ("not red or blue", ["red", "blue"]), ("not red and not blue", ["red", "blue"]),
+        ("I don’t like red, blue or green", ["red", "blue", "green"]), ("not retro spot", ["retro spot"]),
+        ("other than mugs", ["mugs"]), ("not made of glass", ["glass"]), ("don't show me mugs", ["mugs"]),
+        ("not 85123A", ["85123a"]), ("not the second", ["22423"]), ("not number 3", ["22632"]),
+        ("not the last one", ["22632"]), ("except for jugs", ["jugs"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_wanted_is_excluded(text, excluded):
+    after = talk(text)
+    assert (list(after.exclude), after.query, after.act) == (excluded, "tea", RECOMMEND)
+    assert talk(text, text).exclude == after.exclude
+
+
+@pytest.mark.parametrize(
+    "text", ["red after all", "red is fine", "ok red", "allow red", "red again", "Red is OK now", "so red after all"]
+)
+def test_an_exclusion_is_taken_back(text):
+    after = talk("not red", "not blue", text)
+    assert (after.exclude, after.query, after.act) == (("blue",), "tea", RECOMMEND)
+
+
+def test_the_last_word_holds_where_a_query_contradicts_an_exclusion():
+    searched = talk("not red", "a red mug")
+    assert (searched.query, searched.exclude) == ("a red mug", ()) and "So red is allowed again." in searched.notes
+    again = talk("a red mug", "not red")
+    assert (again.query, again.exclude) == ("a mug", ("red",))
+
+
+def test_a_turn_may_say_several_things():
+    after = talk("something for my mother, not red, without glass, under £10 please")
+    assert (after.asked, after.exclude, after.price_max) == ("tea for my mother", ("red", "glass"), 9.99)
+    after = talk("a gift for a tea lover up to £20 but no ceramic", state=State())
+    assert (after.asked, after.exclude, after.price_max) == ("a gift for a tea lover", ("ceramic",), 20)
+    assert talk("cheaper and not red").said == '"tea", up to £4.24, not red'
+
+
+def test_relations_go_into_the_query_each_in_place_of_the_last_of_its_sort():
+    after = talk("for my mother", "for christmas")
+    assert after.asked == "tea for my mother for christmas"
+    assert talk("for my father", state=after).asked == "tea for my father for christmas"
+    assert talk("for a birthday", state=after).asked == "tea for my mother for a birthday"
+    assert talk("not for my mother", state=after).asked == "tea for christmas"
+    assert talk("not for christmas", state=after).asked == "tea for my mother"
+    assert talk("a mug", state=after).asked == "a mug"
+    assert talk("for my mother", state=State()).asked == "for my mother"
+
+
+@pytest.mark.parametrize("text", ["more", "show me more", "something else", "none of these", "next", "anything else?"])
+def test_more_leaves_out_what_was_shown(text):
+    after = talk(text)
+    assert after.left_out == ("85123A", "22423", "22632") and after.query == "tea" and after.act == RECOMMEND
+    later = replace(after, shown=(Shown("1", "PIN", 1.0),))
+    assert talk(text, state=later).left_out == (*after.left_out, "1")
+    assert talk("cheaper", state=later).left_out == after.left_out
+    assert talk("a mug", state=later).left_out == ()
+
+
+def test_more_of_something_and_something_like_it():
+    assert talk("more mugs").query == "mugs" and talk("more mugs").left_out == ("85123A", "22423", "22632")
+    assert talk("like the first").query == "RED TEAPOT" and "85123A" in talk("like the first").left_out
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("why?", (0, 1, 2)), ("why the second?", (1,)), ("Why number 3", (2,)), ("why 1", (0,)),
+        ("why the last?", (2,)), ("why the teapot?", (0,)), ("why the 2nd and the 3rd", (1, 2)),
+        ("explain #2", (1,)), ("but why?", (0, 1, 2)),
+    ],
+)  # fmt: skip
+def test_why_asks_about_places_or_names(text, places):
+    after = talk(text)
+    assert after.act == EXPLAIN and after.places == places
+    assert (after.shown, after.query) == (LIST.shown, LIST.query)
+
+
+def test_why_about_what_is_not_there_is_said():
+    assert talk("why #7").act == NOTHING and "3 products were shown" in talk("why #7").notes[0]
+    assert talk("why?", state=State()).act == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("text", "act"),
+    [("quit", QUIT), ("Bye!", QUIT), ("ok, that's all thanks", QUIT), ("help", HELP), ("?", HELP),
+     ("", NOTHING), ("  \t", NOTHING), ("???", NOTHING), ("hello", NOTHING), ("thank you", NOTHING), ("no", NOTHING)],
+)  # fmt: skip
+def test_whole_turns(text, act):
+    after = talk(text)
+    assert after.act == act and (after.query, after.exclude, after.shown) == ("tea", (), LIST.shown)
+
+
+@pytest.mark.parametrize("text", ["start over", "Start again please", "reset", "ok, let's start over"])
+def test_start_over_forgets_all(text):
+    after = talk("not red", "cheaper", text)
+    assert (after.asked, after.exclude, after.price_max, after.shown) == ("", (), None, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["quilt", "sheep skin", "reaper", "not only red", "notebook", "nothingness", "Überraschung", "🫖"]
+)
+def test_what_is_not_understood_is_searched_for_and_this_is_said(text):
+    after = talk(text)
+    if text == "🫖":  # no word at all
+        assert after.act == NOTHING
+        return
+    assert (after.query, after.exclude, after.act) == (text, (), RECOMMEND)
+    assert after.notes == ("I take that as a search.",)
+
+
+def test_polite_words_are_no_part_of_a_search():
+    for text in ("I am looking for a mug", "please show me a mug", "do you have a mug?", "ok, what about a mug please"):
+        assert talk(text).query == "a mug"
+
+
+def test_what_is_understood_is_said():
+    assert State().said == "anything"
+    assert talk("up to 4.20", "not red", "more").said == '"tea", up to £4.20, not red, none of the 3 shown before'
+
+
+def test_only_mistyped_commands_are_put_right():
+    words = "inexpensive paper keeper chopper within shepherd cheap extension"
+    assert corrected(words) == words
+    assert corrected("cheeper witout expensiv") == "cheaper without expensive"
+    assert [corrected(text) for text in ("qiut", "mroe", "quilt", "rome")] == ["quit", "more", "quilt", "rome"]
+
+
+@pytest.mark.parametrize(
+    "piece", ["not ", "a ", "something ", "red, ", "no red or ", "1,", "£5 ", "5-", "too so very ", "(", "\0", "why "]
+)
+def test_no_text_takes_long(piece):
+    start = time.perf_counter()
+    talk(piece * 10_000)
+    assert time.perf_counter() - start < 1
