@@ -7,8 +7,8 @@ renamed into it, so half of one is never there; a manifest holds its files' chec
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def digest(made_of: dict[str, Any]) -> str:
 
 def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> None:
     """Make an artifact beside its place, with a manifest of its files' checksums, and rename it into place."""
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=_parent(folder)))
+    beside = _beside(folder)
     try:
         make(beside)
         files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
@@ -74,7 +74,7 @@ def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> 
 
 def replace(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> None:
     """As `keep`, in the place of what is there: that is put aside only once the new one is whole."""
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=_parent(folder)))
+    fresh = _beside(folder)
     old = fresh / "old"
     try:
         keep(fresh / "new", make, made_of)
@@ -87,9 +87,11 @@ def replace(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) 
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _parent(folder: Path) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.parent
+def _beside(folder: Path) -> Path:
+    """A new empty folder beside this one; unlike tempfile's, as open to others as the user wants their files to be."""
+    beside = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
+    beside.mkdir(parents=True)
+    return beside
 
 
 def manifest(folder: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Catalogue:
 def _dated(basket: Basket) -> tuple[pd.Timestamp | None, Sequence[str]]:
     """A basket as date and products: a pair whose second half is a list begins with a date."""
     if isinstance(basket, tuple) and len(basket) == 2 and not isinstance(basket[1], str):
-        return pd.Timestamp(basket[0]), basket[1]
+        return pd.Timestamp(basket[0]).tz_localize(None), basket[1]  # the receipts' clock has no time zone
     return None, basket
 
 

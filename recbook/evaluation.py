@@ -76,6 +76,8 @@ def standing(receipts: pd.DataFrame, when: str | pd.Timestamp, min_shoppers: int
     no targets. ValueError if no product had enough shoppers.
     """
     when = pd.Timestamp(when)
+    if (receipts[receipts["date"] < when].groupby("code")["customer"].nunique() < min_shoppers).all():
+        raise ValueError(f"no product was bought by {min_shoppers} shoppers: there is too little to learn from")
     past, _, codes = _parted(receipts, when, min_shoppers)
     shoppers = np.sort(past["customer"].unique()).astype(np.int64)
     counts = count_invoices(past, shoppers, codes)

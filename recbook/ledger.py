@@ -99,24 +99,24 @@ class Ledger:
         return list(self._purchases(customer))
 
     def facts(
-        self, customer: int, code: str, reasons: Sequence[str] = (), among: Container[str] | None = None
+        self, customer: int, code: str, reasons: Sequence[str] | None = None, among: Container[str] | None = None
     ) -> Facts:
         """What may be said when `code` is recommended to a shopper.
 
-        The purchase named is the first of `reasons` (codes, the best first), or the one that has most in common with
-        the product: attributes, then buyers; the companion is the purchase whose buyers bought it most often. No others
+        The purchase named is the first of `reasons` (codes, the best first; of no code, none is), or without them the
+        one that has most in common with the product: attributes, then buyers; the companion is the purchase whose buyers bought it most often. No others
         than those `among` these codes are named. ValueError for a reason that the shopper did not buy; KeyError for a
         product or a shopper that the receipts do not have.
         """
         if code not in self._rows:
             raise KeyError(f"no product {code!r} was sold before {self.moment:%Y-%m-%d}")
         mine = self.bought(customer)
-        if strange := [reason for reason in reasons if reason not in mine]:
+        if strange := [reason for reason in reasons or () if reason not in mine]:
             raise ValueError(f"customer {customer} did not buy {', '.join(strange)}: a reason must be a purchase")
         mine = [known for known in mine if known != code and (among is None or known in among)]
         counted = customer != VISITOR
         both, share = self._with(code, mine, counted, itself=counted and code in self._purchases(customer))
-        if not reasons:
+        if reasons is None:
             alike = np.array([len(self._values[known] & self._values[code]) for known in mine])
             reasons = [mine[place] for place in np.lexsort((-both, -alike))]
         chosen = [known for known in reasons if known in mine][:1]

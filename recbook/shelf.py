@@ -26,7 +26,7 @@ CANDIDATES = 400  # products that are ranked for a shopper
 FOUND = 50  # products that a query finds, to be ranked
 KIN = 5  # known products whose mean score a new one gets
 LOOKED_AT = 6  # purchases looked at as reasons: so many nearest by text, and so many by what is bought together
-NEW, STUDENT = "new product", "student"  # the channels of what nobody bought yet, and of what the student ranks alone
+NEW, STUDENT = "new product", "student"  # channels: of what hardly anybody bought yet; of what the student ranks alone
 
 
 class Found(NamedTuple):
@@ -51,7 +51,7 @@ class Shelf:
     ):
         """`split`: as `evaluation.standing` gives it; `model` and `student` fitted on its receipts.
 
-        `unsold`: codes of products that nobody bought yet. `vectors`: unit rows of all descriptions, by code.
+        `unsold`: codes of products that nobody, or too few, bought yet. `vectors`: unit rows of all descriptions, by code.
         """
         self.split, self.model, self.student, self.known = split, model, student, len(split.codes)
         self.moment = Moment(split, model, vectors.loc[split.codes].to_numpy())
@@ -61,23 +61,26 @@ class Shelf:
         self.column = {code: column for column, code in enumerate(self.codes.tolist())}
         matrix = vectors.loc[self.codes].to_numpy()
         self.index = search.build(self.codes, matrix)
-        kin = rank(matrix[self.known :] @ matrix[: self.known].T, KIN)  # (new, KIN)
+        kin = rank(matrix[self.known :] @ matrix[: self.known].T, min(KIN, self.known))  # (new, KIN)
         # Each product as those whose scores it gets: a known one its own.
         self.kin = np.vstack([np.repeat(np.arange(self.known)[:, None], kin.shape[1], axis=1), kin])
-        self._popular: dict[str, np.ndarray] = {}
+        self.countries, self._popular = frozenset(split.receipts["country"]), {}  # shares are counted when asked for
 
-    def find(self, shopper: Shopper, query: str | None, allowed: np.ndarray, fast: bool = False) -> Found:
-        """All candidates among the `allowed` (codes,) bool, best first; none, if nothing is allowed.
+    def find(
+        self, shopper: Shopper, query: str | None, allowed: np.ndarray, fast: bool = False, most: int = FOUND
+    ) -> Found:
+        """Candidates among the `allowed` (codes,) bool, best first: `most` at least, or all; none, if none is allowed.
 
         `fast`: by the student alone, in place of channels, trees and the BasketGPT.
         """
-        score, lists = self._asked(shopper, allowed, fast)
+        score, lists = self._asked(shopper, allowed, fast, max(most, PER_CHANNEL))
         if query is None:
-            columns = merged([ranking[None] for ranking in lists.values()], CANDIDATES)[0]
-            columns = columns[(columns >= 0) & allowed[columns]]
-            values = score(columns)
+            columns = merged([ranking[None] for ranking in lists.values()], max(most, CANDIDATES))[0]
+            fresh = np.flatnonzero(allowed & (np.arange(len(allowed)) >= self.known))
+            columns = np.append(columns[(columns >= 0) & allowed[columns]], fresh)
+            values, lists = score(columns), lists | {NEW: fresh}
         else:
-            hits = search.search(self.index, encode([query]), FOUND, among=self.codes[allowed].tolist())
+            hits = search.search(self.index, encode([query]), max(most, FOUND), among=self.codes[allowed].tolist())
             columns = np.array([self.column[code] for code in hits.codes[0]], dtype=np.int64)
             lists = {QUERY: columns}
             values = scaled(score(columns)) + scaled(hits.scores[0]) if len(columns) else np.zeros(0)
@@ -85,49 +88,52 @@ class Shelf:
         columns = columns[order]
         return Found(self.codes[columns], values[order], channels(columns, lists))
 
-    def _asked(self, shopper: Shopper, allowed: np.ndarray, fast: bool) -> tuple[Callable, dict[str, np.ndarray]]:
-        """What scores columns for this shopper, and the channels' lists of columns, best first."""
-        fresh = np.flatnonzero(allowed[self.known :])[:PER_CHANNEL] + self.known
-        new = {NEW: fresh} if len(fresh) else {}
+    def _asked(
+        self, shopper: Shopper, allowed: np.ndarray, fast: bool, most: int
+    ) -> tuple[Callable, dict[str, np.ndarray]]:
+        """What scores columns for this shopper, and the channels' lists of known ones, best first."""
         if fast or not shopper.history:
             name = STUDENT if shopper.history else POPULAR
             values = self.student.ask([shopper.history], shopper.when)[0] if shopper.history else self._sells(shopper)
-            lists = {name: rank(values[None], CANDIDATES, allowed[None, : self.known])[0]}
-            return lambda columns: values[self.kin[columns]].mean(axis=1), lists | new
+            lists = {name: rank(values[None], max(most, CANDIDATES), allowed[None, : self.known])[0]}
+            return lambda columns: values[self.kin[columns]].mean(axis=1), lists
         who = self.moment.at_counter([shopper])
         gpt = self.moment.gpt(who)
         lists = {name: ranking[0] for name, ranking in self.moment.channels(who, PER_CHANNEL).items()}
-        lists[GPT] = rank(gpt, PER_CHANNEL, allowed[None, : self.known])[0]
+        lists[GPT] = rank(gpt, most, allowed[None, : self.known])[0]
 
         def score(columns: np.ndarray) -> np.ndarray:
             asked, place = np.unique(self.kin[columns], return_inverse=True)
             values = self.ranker.predict(self.signals.table(who, asked[None], gpt))[0]
             return values[place.reshape(self.kin[columns].shape)].mean(axis=1)
 
-        return score, lists | new
+        return score, lists
 
     def _sells(self, shopper: Shopper) -> np.ndarray:
         """The logarithm of what share of purchases each known product has, where the shopper lives."""
-        if shopper.country not in self._popular:
-            split = self.split
-            shares = popular(split.receipts, split.codes, split.cut, shopper.country)
-            self._popular[shopper.country] = np.log(shares + 1e-9)
-        return self._popular[shopper.country]
+        country = shopper.country if shopper.country in self.countries else ""
+        if country not in self._popular:
+            shares = popular(self.split.receipts, self.split.codes, self.split.cut, country)
+            self._popular[country] = np.log(shares + 1e-9)
+        return self._popular[country]
 
-    def reasons(self, shopper: Shopper, codes: Sequence[str]) -> list[list[str]]:
-        """Purchases for each product, those first without which the BasketGPT's log-odds of it fall most.
+    def reasons(self, shopper: Shopper, codes: Sequence[str], fast: bool = False) -> list[list[str]]:
+        """Purchases for each product without which the model's log-odds of it fall, those first that count most.
 
-        Looked at are the purchases nearest to one of the products, by text and by what is bought together; each is
-        taken out in turn, all in one pass. Nothing for a new product, or without a history.
+        The model is the BasketGPT, or the student if `fast`. Looked at are the purchases nearest to one of the
+        products, by text and by what is bought together; each is taken out in turn, all in one pass. A new product is
+        asked about as the known one that reads most like it. None where no purchase counts, or there is no history.
         """
-        catalogue, history = self.model.catalogue, self.model.catalogue.entries(shopper.history)
-        targets = np.array([self.column[code] for code in codes], dtype=np.int64)
-        items = self._near(catalogue.bought(history), targets[targets < self.known])
+        model = self.student if fast else self.model
+        catalogue, history = model.catalogue, model.catalogue.entries(shopper.history)
+        targets = self.kin[[self.column[code] for code in codes], 0]
+        items = self._near(catalogue.bought(history), targets)
         if not len(items):
             return [[] for _ in codes]
-        scores = self.model.ask([catalogue.without(history, item) for item in items], shopper.when)
-        odds = scores - np.log1p(-np.exp(scores))  # (items, known)
-        return [self._ordered(items, odds, target) for target in targets]
+        scores = model.ask([history, *(catalogue.without(history, item) for item in items)], shopper.when)[:, targets]
+        odds = scores - np.log1p(-np.exp(scores))
+        effects = odds[0] - odds[1:]  # (items, targets)
+        return [_strongest(self.codes[items], effect, code) for effect, code in zip(effects.T, codes, strict=True)]
 
     def _near(self, items: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Of the purchases those that are worth looking at for any of the targets."""
@@ -136,11 +142,11 @@ class Shelf:
                    for closeness in (self.signals.alike[np.ix_(items, targets)], together)]  # fmt: skip
         return items[np.unique(np.concatenate(closest))]
 
-    def _ordered(self, items: np.ndarray, odds: np.ndarray, target: int) -> list[str]:
-        if target >= self.known:
-            return []
-        order = np.argsort(odds[:, target], kind="stable")
-        return [code for code in self.codes[items[order]].tolist() if code != self.codes[target]]
+
+def _strongest(codes: np.ndarray, effects: np.ndarray, itself: str) -> list[str]:
+    """The codes whose effect is above zero, largest first, but for the product itself."""
+    order = np.argsort(-effects, kind="stable")
+    return [str(codes[place]) for place in order if effects[place] > 0 and codes[place] != itself]
 
 
 def channels(columns: np.ndarray, lists: Mapping[str, np.ndarray]) -> list[str]:

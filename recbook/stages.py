@@ -15,7 +15,7 @@ from recbook.candidates import Moment
 from recbook.narrator import Settings as NarratorSettings
 from recbook.signals import Signals
 
-DAY = pd.Timedelta(days=1)
+DAY, LONELY = pd.Timedelta(days=1), pd.Timedelta(days=60)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,15 @@ class Settings:
 
 
 def now(receipts: pd.DataFrame) -> pd.Timestamp:
-    """The day after the last of the clean receipts: when their recommender is asked."""
-    return receipts["date"].max().normalize() + DAY
+    """The day after the last of the clean receipts: when their recommender is asked.
+
+    ValueError if the last ones lie far behind all others: a date that was mistyped would take the whole shop there.
+    """
+    last, usual = receipts["date"].max(), receipts["date"].quantile(0.999)
+    if last - usual > LONELY:
+        raise ValueError(f"the last receipts are of {last:%Y-%m-%d}, nearly all others of before {usual:%Y-%m-%d}: is the "
+                         "date right? Mend or remove those lines")  # fmt: skip
+    return last.normalize() + DAY
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def test_a_shop_as_it_stands_by_hand():
     assert split.codes.tolist() == ["A", "B", "C"] and split.shoppers.tolist() == [10, 20, 40]
     assert split.counts.toarray().tolist() == [[2, 1, 0], [1, 1, 1], [1, 0, 1]]
     assert split.targets.shape == (3, 3) and split.targets.nnz == 0 and split.receipts["date"].max() < split.cut
-    with pytest.raises(ValueError, match="no product had 9 shoppers"):
+    with pytest.raises(ValueError, match="no product was bought by 9 shoppers"):
         evaluation.standing(TINY, CUT, min_shoppers=9)
 
 

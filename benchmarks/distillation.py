@@ -1,0 +1,319 @@
+"""What a student a fifth of the size keeps of its teacher, and what each part of the teaching adds.
+
+    python benchmarks/distillation.py score --data online-retail
+    python benchmarks/distillation.py steps --data embedded
+    python benchmarks/distillation.py steps --data online-retail --cut 2011-10-09
+
+`score` writes results/distillation_<name of the data>.json: the teacher (trees and the BasketGPT), the BasketGPT alone,
+students with a teacher and without one, the same steps and seeds, three of them; in 8 and 4 bits; parameters, bytes,
+milliseconds; where the teacher is wrong and the student right. `steps` writes results/distillation_steps_<name>.json:
+one seed, other mixtures, temperatures, weights and labels. Both use the BasketGPT of the cut, fitted if it is not kept:
+6 minutes on two cores and the real log. The rest takes about 15 minutes and 5 GB there, 3 minutes on the embedded shop.
+`--data embedded` is the default. `--rehearse`: models that have hardly learned, nothing written.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recbook import (
+    baskets,
+    distillation,
+    embeddings,
+    evaluation,
+    labels,
+    learned,
+    quantized,
+    receipts,
+    reranking,
+    stages,
+    workshop,
+)
+from recbook.baskets import BasketGPT
+from recbook.candidates import Moment
+from recbook.distillation import DROPPED, STUDENT, Settings, distil
+from recbook.knowledge import Knowledge
+from recbook.signals import Signals
+
+K, METRIC, SEEDS = 10, "ndcg@10", (0, 1, 2)
+TEACHER, GPT, TAUGHT, ALONE = "teacher", "BasketGPT", "student", "student without a teacher"
+DROPOUT, AT_ITS_BEST = baskets.Settings().dropout, "student without a teacher, its own dropout"
+MONTHS = 2  # past cuts that the trees learn from
+LISTED, COUNTER = 200, 50  # candidates that are scored at the counter, shoppers who stand there
+SHOWN = 3  # shoppers for whom the student is right and the teacher wrong
+
+
+class Lesson(NamedTuple):
+    """All that students of a cut share."""
+
+    split: evaluation.Split
+    teacher: learned.LearnedRanker
+    asked: learned.Examples
+    made: dict[int, list[labels.Label]]  # by how many of the last baskets were left out
+    knowledge: Knowledge
+    seconds: dict[str, float]
+
+
+def prepared(split: evaluation.Split, rehearse: bool, dropped: Sequence[int]) -> Lesson:
+    """The teacher, as of the cut, and its labels."""
+    seconds, start = {}, time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal start
+        seconds[name], start = time.perf_counter() - start, time.perf_counter()
+        print(f"  {name}: {seconds[name]:.0f} seconds", flush=True)
+
+    hardly = baskets.Settings(epochs=0.02)
+    model = BasketGPT.fit(split.receipts, hardly) if rehearse else workshop.basket_gpt(split)
+    lap("BasketGPT")
+    texts = list(receipts.descriptions(split.receipts).values())
+    vectors = pd.DataFrame(embeddings.encode(texts), index=split.codes)
+    trees = learned.Settings(trees=5) if rehearse else learned.Settings()
+    ranker = stages.learned_ranker(split.receipts, vectors, stages.Settings(trees=trees, months=MONTHS))
+    signals = Signals(Moment(split, model, vectors.to_numpy()), split)
+    ranker = learned.LearnedRanker(ranker.trees, ranker.names, ranker.settings, signals)
+    asked = learned.examples(signals, split)
+    lap("trees")
+    made = {number: labels.of_moment(ranker, signals, dropped=number) for number in dropped}
+    lap("labels")
+    knowledge = distillation.counted(split.receipts)
+    lap("counts of the shop on every day")
+    return Lesson(split, ranker, asked, made, knowledge, seconds)
+
+
+def taught(
+    lesson: Lesson,
+    how: Settings,
+    seed: int,
+    rehearse: bool,
+    dropped: Sequence[int] = DROPPED,
+    dropout: float = STUDENT.dropout,
+) -> BasketGPT:
+    """A student of one seed."""
+    settings = replace(STUDENT, seed=seed, dropout=dropout, epochs=0.02 if rehearse else STUDENT.epochs)
+    made = [label for number in dropped for label in lesson.made[number]]
+    return distil(lesson.split.receipts, made, settings, how, lesson.knowledge, progress=False)
+
+
+def judged(scores: np.ndarray, split: evaluation.Split) -> pd.DataFrame:
+    """NDCG of every shopper in each part."""
+    return evaluation.evaluate(scores, split, K).loc[:, pd.IndexSlice[:, METRIC]]
+
+
+def against(tables: dict[str, pd.DataFrame], name: str, other: str) -> list[dict]:
+    """What one gains over another in each part, paired by shopper."""
+    rows = []
+    for part in evaluation.PARTS:
+        change = evaluation.paired(tables[name][part, METRIC].to_numpy(), tables[other][part, METRIC].to_numpy())
+        row = {"method": name, "split": part, "metric": f"{METRIC} against {other}", "value": change.difference}
+        rows.append(row | {"low": change.low, "high": change.high, "p": change.p_value, "n": change.n})
+    return rows
+
+
+def summed(tables: dict[str, pd.DataFrame]) -> list[dict]:
+    """Means with intervals."""
+    made = [evaluation.summarise(table).assign(method=name) for name, table in tables.items()]
+    return pd.concat(made).to_dict("records")
+
+
+# --- What a student keeps ----------------------------------------------------------------------------------------
+
+
+def score(lesson: Lesson, rehearse: bool) -> list[dict]:
+    """Teacher, BasketGPT, students with and without a teacher; sizes, times, and where they differ."""
+    split, gpt = lesson.split, lesson.teacher.signals.moment.model
+    of_teacher = lesson.teacher.scores(lesson.asked, len(split.codes))
+    tables = {TEACHER: judged(of_teacher, split), GPT: judged(baskets.scored(gpt, split), split)}
+    # With nobody to listen to, a student learns its few baskets by heart unless more is left out: both are shown.
+    kinds = {ALONE: (0.0, STUDENT.dropout), AT_ITS_BEST: (0.0, DROPOUT), TAUGHT: (Settings().alpha, STUDENT.dropout)}
+    rows = []
+    for name, (alpha, dropout) in kinds.items():
+        student, tables[name], made = of_seeds(lesson, name, Settings(alpha=alpha), dropout, rehearse)
+        rows += made
+    rows = summed(tables) + rows + kept(tables)
+    for name, other in ((TAUGHT, ALONE), (TAUGHT, AT_ITS_BEST), (TAUGHT, TEACHER), (TAUGHT, GPT), (ALONE, TEACHER)):
+        rows += against(tables, name, other)
+    rows += in_bits(student, split) + sizes({GPT: gpt, TAUGHT: student})
+    rows += [
+        {"method": TEACHER, "metric": f"seconds: {name}", "value": value} for name, value in lesson.seconds.items()
+    ]
+    rows += [{"method": TEACHER, "metric": "labels", "value": sum(map(len, lesson.made.values()))}]
+    return rows + times(lesson, gpt, student) + apart(lesson, of_teacher, student)
+
+
+def of_seeds(
+    lesson: Lesson, name: str, how: Settings, dropout: float, rehearse: bool
+) -> tuple[BasketGPT, pd.DataFrame, list[dict]]:
+    """The first seed's student, what each shopper gets on average over the seeds, and each seed's mean."""
+    start = time.perf_counter()
+    students = [taught(lesson, how, seed, rehearse, dropout=dropout) for seed in SEEDS]
+    seconds = (time.perf_counter() - start) / len(SEEDS)
+    each = [judged(baskets.scored(model, lesson.split), lesson.split) for model in students]
+    rows = [{"method": name, "metric": "seconds to train", "value": seconds}]
+    for seed, table in zip(SEEDS, each, strict=True):
+        mean = table["all", METRIC].mean()
+        rows.append({"method": name, "split": "all", "metric": METRIC, "seed": seed, "value": mean})
+    return students[0], sum(each) / len(each), rows
+
+
+def kept(tables: dict[str, pd.DataFrame]) -> list[dict]:
+    """The share of the teacher's NDCG that each keeps, and the share of the gap that teaching closes."""
+    mean = {name: table["all", METRIC].mean() for name, table in tables.items()}
+    rows = [{"method": name, "metric": "share of the teacher", "value": mean[name] / mean[TEACHER]} for name in mean]
+    for other in (ALONE, AT_ITS_BEST):
+        closed = (mean[TAUGHT] - mean[other]) / (mean[TEACHER] - mean[other])
+        rows.append({"method": TAUGHT, "metric": f"share of the gap closed from the {other}", "value": closed})
+    return rows
+
+
+def in_bits(student: BasketGPT, split: evaluation.Split) -> list[dict]:
+    """The first seed's student in 8 and 4 bits, against itself in 32."""
+    tables, rows = {TAUGHT: judged(baskets.scored(student, split), split)}, []
+    for scheme in ("int8", "nf4"):
+        small = copy.deepcopy(student)
+        quantized.quantize(small.network, scheme)
+        name = f"{TAUGHT}, {scheme}"
+        tables[name] = judged(baskets.scored(small, split), split)
+        rows += against(tables, name, TAUGHT) + sizes({name: small})
+    return summed({name: table for name, table in tables.items() if name != TAUGHT}) + rows
+
+
+def sizes(models: dict[str, BasketGPT]) -> list[dict]:
+    """Parameters, and megabytes that their weights take; vectors of descriptions are none."""
+    rows = []
+    for name, model in models.items():
+        held = sum(each.nbytes for each in [*model.network.parameters(), *model.network.buffers()])
+        held -= model.network.text.nbytes
+        rows.append({"method": name, "metric": "megabytes of weights", "value": held / 1e6})
+        if not quantized.schemes(model.network):
+            count = sum(each.numel() for each in model.network.parameters())
+            rows.append({"method": name, "metric": "parameters", "value": count})
+    return rows
+
+
+def times(lesson: Lesson, gpt: BasketGPT, student: BasketGPT) -> list[dict]:
+    """Milliseconds for one shopper at the counter, and for each of all shoppers at once."""
+    split, codes = lesson.split, lesson.split.codes[:LISTED].tolist()
+    some = reranking.shoppers(split.receipts, split.shoppers[:COUNTER].tolist(), split.cut)
+    small = copy.deepcopy(student)
+    quantized.quantize(small.network, "int8")
+    models = {GPT: gpt, TAUGHT: student, f"{TAUGHT}, int8": small}
+    counter = {name: lambda one, model=model: model.ask([one.history], one.when) for name, model in models.items()}
+    counter[TEACHER] = lambda one: lesson.teacher.score(one, None, codes)
+    batch = {name: lambda model=model: baskets.scored(model, split) for name, model in models.items()}
+    batch[TEACHER] = lambda: lesson.teacher.scores(learned.examples(lesson.teacher.signals, split), len(split.codes))
+    rows, spent = [], {}
+    for name, ask in counter.items():
+        spent[name] = float(np.median([taken(ask, one) for one in some]))
+        rows.append({"method": name, "metric": "milliseconds at the counter", "value": spent[name]})
+    for name, ask in batch.items():
+        spent[name, "batch"] = min(taken(ask) for _ in range(2)) / len(split.shoppers)
+        rows.append({"method": name, "metric": "milliseconds in batch", "value": spent[name, "batch"]})
+    rows.append({"metric": "times as fast at the counter", "value": spent[TEACHER] / spent[TAUGHT]})
+    rows.append({"metric": "times as fast in batch", "value": spent[TEACHER, "batch"] / spent[TAUGHT, "batch"]})
+    return [{"method": TAUGHT} | row for row in rows]
+
+
+def taken(ask: Callable, *arguments) -> float:
+    """Milliseconds of one call."""
+    start = time.perf_counter()
+    ask(*arguments)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def apart(lesson: Lesson, of_teacher: np.ndarray, student: BasketGPT) -> list[dict]:
+    """Where one finds something of the next basket and the other nothing; a few shoppers for whom it is the student."""
+    split, targets = lesson.split, lesson.split.targets.toarray()
+    lists = [evaluation.rank(scores, K) for scores in (of_teacher, baskets.scored(student, split))]
+    hits = [np.take_along_axis(targets, ranking, axis=1) for ranking in lists]
+    teacher, own = (hit.any(axis=1) for hit in hits)
+    shared = np.mean([len(np.intersect1d(a, b)) for a, b in zip(*lists, strict=True)]) / K
+    rows = [
+        {"metric": "share: student right, teacher wrong", "value": (own & ~teacher).mean()},
+        {"metric": "share: teacher right, student wrong", "value": (teacher & ~own).mean()},
+        {"metric": "share: both wrong", "value": (~teacher & ~own).mean()},
+        {"metric": "share of the list that both recommend", "value": shared},
+    ]
+    names = np.array(list(receipts.descriptions(split.receipts).values()))
+    most = np.argsort(-(hits[1].sum(axis=1) * (own & ~teacher)), kind="stable")[:SHOWN]
+    for row in most[(own & ~teacher)[most]]:
+        right = lists[1][row][hits[1][row]]
+        told = {"found": "; ".join(names[right]), "teacher_first": "; ".join(names[lists[0][row][:3]])}
+        before = int(split.counts[[row]].toarray()[0, right].sum())
+        rows.append({"metric": "only the student", "value": len(right), "bought_before": before, **told})
+    return [{"method": TAUGHT} | row for row in rows]
+
+
+# --- What each part of the teaching adds -------------------------------------------------------------------------
+
+STEPS: dict[str, tuple[Settings, Sequence[int]]] = {
+    "without a teacher": (Settings(alpha=0), ()),
+    "with a teacher": (Settings(), DROPPED),
+    "labels alone": (Settings(alpha=1), DROPPED),
+    "a quarter labels": (Settings(alpha=0.25), DROPPED),
+    "half labels": (Settings(alpha=0.5), DROPPED),
+    "the first recommendation alone": (Settings(kept=1), DROPPED),
+    "half the temperature": (Settings(temperature=Settings().temperature / 2), DROPPED),
+    "twice the temperature": (Settings(temperature=Settings().temperature * 2), DROPPED),
+    "all labels alike": (Settings(confidence=0), DROPPED),
+    "histories with one basket less": (Settings(), (1,)),
+    "whole histories": (Settings(), (0,)),  # the questions that are judged among them, as the teacher answers them
+}
+
+
+def steps(lesson: Lesson, rehearse: bool) -> list[dict]:
+    """One seed of every variant, and what it gains over the student without a teacher."""
+    tables = {TEACHER: judged(lesson.teacher.scores(lesson.asked, len(lesson.split.codes)), lesson.split)}
+    for name, (how, dropped) in STEPS.items():
+        model = taught(lesson, how, SEEDS[0], rehearse, dropped)
+        tables[name] = judged(baskets.scored(model, lesson.split), lesson.split)
+        print(f"  {name}: {tables[name]['all', METRIC].mean():.4f}", flush=True)
+    first = next(iter(STEPS))
+    return summed(tables) + [row for name in STEPS if name != first for row in against(tables, name, first)]
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["score", "steps"])
+    parser.add_argument("--data", default="embedded", help="receipts: a path, online-retail, or embedded (default)")
+    parser.add_argument("--cut", help="first day that is predicted (default: 30 days before the last)")
+    parser.add_argument("--rehearse", action="store_true", help="models that hardly learned, nothing written")
+    arguments = parser.parse_args()
+    start, embedded = time.perf_counter(), arguments.data == "embedded"
+    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
+    data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
+    clean = receipts.clean(raw).receipts
+    usual = evaluation.default_cut(clean)
+    split = evaluation.next_basket(clean, arguments.cut or usual)
+    wanted = DROPPED if arguments.what == "score" else sorted({number for _, some in STEPS.values() for number in some})
+    lesson = prepared(split, arguments.rehearse, wanted)
+    made = (score if arguments.what == "score" else steps)(lesson, arguments.rehearse)
+    rows = evaluation.result_rows(pd.DataFrame(made), split)
+    print(
+        pd.DataFrame(rows)
+        .drop(columns=["cut", "found", "teacher_first"], errors="ignore")
+        .round(4)
+        .astype(object)
+        .fillna("")
+        .to_string(index=False)
+    )
+    if arguments.rehearse:
+        return
+    slug, dated = evaluation.slug(data["name"]), f" --cut {split.cut:%Y-%m-%d}" if split.cut != usual else ""
+    command = f"python benchmarks/distillation.py {arguments.what} --data {'embedded' if embedded else slug}{dated}"
+    kind = "distillation" if arguments.what == "score" else "distillation_steps"
+    name = f"{kind}_{slug}" + dated.replace(" --cut ", "_")
+    seconds = time.perf_counter() - start
+    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds)
+    print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()

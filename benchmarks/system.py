@@ -1,0 +1,544 @@
+"""The whole system: what every stage of the chain is worth, and how long building and asking take.
+
+    python benchmarks/system.py scoreboard --data online-retail
+    python benchmarks/system.py latency --data online-retail
+
+`scoreboard` writes results/system_scoreboard_<name of the data>.json, with the date for another cut than the usual one:
+from popularity to the student in few bits, each method's NDCG@10 (all, repeat, explore), coverage and diversity of its
+ten, the median time at a counter for one shopper whose history is at hand, on two cores, and what it keeps in memory
+for that. The language model ranks the BasketGPT's best twenty; it has read receipts up to the usual cut, and so stands
+in no table of another. Text alone is the nearest of the index to the mean of what was bought.
+`latency` writes results/system_latency_<name of the data>.json: what `Recommender.build` takes stage by stage, in a
+process of its own, then what loading and asking take in another, beside a plain pipeline: the same index on text alone,
+and as many tokens by `transformers.generate` from a GPT of the narrator's size whose weights are random.
+
+On two cores and the real log `scoreboard` takes a quarter of an hour and 4 GB once the GPTs, the student and the
+narrator are kept from an earlier run, `latency` half an hour; on the embedded shop three minutes, and eight.
+`--data`: what RECBOOK_DATA takes, or `embedded`. `--rehearse`: models that hardly learned, few questions, nothing
+written.
+"""
+
+import argparse
+import copy
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from recbook import baselines, baskets, evaluation, gpt, learned, listwise, practice, quantized, reranking, workshop
+from recbook.baskets import BasketGPT
+from recbook.documents import encode as encoded
+from recbook.embeddings import encode
+from recbook.facts import Facts
+from recbook.listwise import QUESTION, TextGPT
+from recbook.metrics import rank
+from recbook.narratives import Narrative
+from recbook.receipts import descriptions
+from recbook.recommender import Recommender
+from recbook.reranking import Shopper
+from recbook.search import ProductIndex, build, search
+from recbook.shelf import Shelf
+from recbook.stages import Settings, learned_ranker
+from recbook.storytelling import sheet
+
+K, SEED = 10, 0
+METRICS = [f"{name}@{K}" for name in ("ndcg", "coverage", "diversity")]
+TIMED, WARM_UP = 200, 5  # shoppers at the counter, and those before them who are not counted
+CANDIDATES, SHOWN = 400, 20  # that the trees order, and that the language model reads
+LISTS = 3000  # lists of the past that teach the language model
+SAME = 0.95  # share of the shoppers, at least, who get the same ten at the counter as all together
+HARDLY = baskets.Settings(epochs=0.02)
+ASKED, SHOP = 5, "shop"  # products a question, and the folder of the recommender
+PLAIN = "FAISS, transformers.generate"
+EXPLAINED = ("typed history", "customer and query", "customer")  # ways of asking that are timed with reasons, too
+
+
+class Method(NamedTuple):
+    """One row of the scoreboard."""
+
+    scores: Callable[[], np.ndarray]  # of all judged shoppers at once: (shoppers, products)
+    counter: Callable[[Shopper], np.ndarray]  # columns of the ten best for one
+    kept: list  # what the counter needs
+    weights: list = []  # those of a network in it
+
+
+# --- Counting, and text ------------------------------------------------------------------------------------------
+
+
+class Counter:
+    """What a shopper's history says, as rows over the catalogue."""
+
+    def __init__(self, codes: np.ndarray):
+        self.codes = codes
+
+    def columns(self, shopper: Shopper) -> np.ndarray:
+        """Of the distinct products bought."""
+        return np.flatnonzero(self.counts(shopper))
+
+    def counts(self, shopper: Shopper) -> np.ndarray:
+        """Baskets that held each product, (products,)."""
+        bought = np.searchsorted(self.codes, [code for _, basket in shopper.history for code in basket])
+        return np.bincount(bought, minlength=len(self.codes))
+
+    def fresh(self, shopper: Shopper) -> np.ndarray:
+        """As `baselines.recency`, (products,) float32."""
+        made = np.zeros(len(self.codes), np.float32)
+        for date, basket in shopper.history:  # oldest first
+            days = (shopper.when - date) / pd.Timedelta(days=1)
+            made[np.searchsorted(self.codes, basket)] = 0.5 ** (days / baselines.HALF_LIFE)
+        return made
+
+
+def ten(scores: np.ndarray) -> np.ndarray:
+    """The columns of the ten best scores, (products,) -> (10,)."""
+    return rank(scores[None], K)[0]
+
+
+def by_counting(split: evaluation.Split) -> dict[str, Method]:
+    """The baselines, each with what it would keep at a counter: a row of numbers, or weights between products."""
+    shopper = Counter(split.codes)
+    ever, lately = (popular(split)[0].copy() for popular in (baselines.popularity, baselines.recent_popularity))
+    single = replace(split, counts=sparse.identity(len(split.codes), np.float32, "csr"))  # what each purchase adds
+    near, weights = sparse.csr_matrix(baselines.item_knn(single)), baselines.ease(single)
+    tie = lately / (lately.max() + 1)
+    return {
+        "popularity": Method(lambda: baselines.popularity(split), lambda _: ten(ever), [ever]),
+        "recent popularity": Method(lambda: baselines.recent_popularity(split), lambda _: ten(lately), [lately]),
+        "item-kNN": Method(
+            lambda: baselines.item_knn(split),
+            lambda who: ten(np.asarray(near[shopper.columns(who)].sum(axis=0)).ravel()),
+            [near],
+        ),
+        "EASE": Method(
+            lambda: baselines.ease(split), lambda who: ten(weights[shopper.columns(who)].sum(axis=0)), [weights]
+        ),
+        "personal frequency": Method(
+            lambda: baselines.personal_frequency(split), lambda who: ten(shopper.counts(who) + tie), [tie]
+        ),
+        "blend": formula(split, shopper, lately),
+    }
+
+
+def formula(split: evaluation.Split, shopper: Counter, lately: np.ndarray) -> Method:
+    """The formula blend; at the counter its three terms for one shopper."""
+    everybody = np.sort(split.receipts["customer"].unique())
+    weights = baselines.ease_weights(baselines.recency(split, everybody), 100)
+    trend = np.sqrt(lately / lately.mean())
+
+    def counter(who: Shopper) -> np.ndarray:
+        return ten(shopper.fresh(who) @ weights * trend + np.log1p(shopper.counts(who)))
+
+    return Method(lambda: baselines.blend(split), counter, [weights, trend])
+
+
+def by_text(split: evaluation.Split, index: ProductIndex, vectors: np.ndarray) -> Method:
+    """FAISS and nothing else: the nearest to the mean of the descriptions of what was bought."""
+    shopper = Counter(split.codes)
+
+    def scores() -> np.ndarray:
+        hits = search(index, (split.counts > 0).astype(np.float32) @ vectors, len(split.codes))
+        made = np.empty(split.counts.shape, np.float32)
+        np.put_along_axis(made, np.searchsorted(split.codes, hits.codes.astype(str)), hits.scores, axis=1)
+        return made
+
+    def counter(who: Shopper) -> np.ndarray:
+        mean = vectors[shopper.columns(who)].sum(axis=0)
+        return np.searchsorted(split.codes, search(index, mean[None], K).codes[0].astype(str))
+
+    return Method(scores, counter, [index, vectors])
+
+
+# --- Learned -----------------------------------------------------------------------------------------------------
+
+
+def by_gpt(model: BasketGPT, split: evaluation.Split) -> Method:
+    """A BasketGPT, in whatever size and bits."""
+
+    def counter(who: Shopper) -> np.ndarray:
+        return ten(model.ask([who.history], who.when)[0])
+
+    state = model.network.state_dict()
+    weights = [state[name] for name in state if name != "text"]  # the descriptions are no weights
+    return Method(lambda: baskets.scored(model, split), counter, [model.network, model.knowledge.latest()], weights)
+
+
+def in_bits(model: BasketGPT, scheme: str) -> BasketGPT:
+    """A copy of a model in a scheme, with the same descriptions and the same counts."""
+    small, text = copy.copy(model), model.network.text
+    small.network = quantized.quantize(copy.deepcopy(model.network, {id(text): text}), scheme)
+    return small
+
+
+def by_trees(split: evaluation.Split, shelf: Shelf) -> Method:
+    """The trees of a shelf without the GPT: it proposes nothing, and is not asked."""
+    signals = copy.copy(shelf.signals)
+    signals.moment = copy.copy(shelf.moment)
+    signals.moment.model = None
+    trees = learned.LearnedRanker(shelf.ranker.trees, shelf.ranker.names, shelf.ranker.settings, signals).trusting(0)
+
+    def scores() -> np.ndarray:
+        return trees.scores(learned.examples(signals, split, CANDIDATES), len(split.codes))
+
+    def counter(who: Shopper) -> np.ndarray:
+        asked = signals.moment.at_counter([who])
+        candidates = learned.propose(signals, asked, CANDIDATES)
+        one = learned.Examples(candidates, signals.table(asked, candidates), candidates >= 0)
+        return ten(trees.scores(one, len(split.codes))[0])
+
+    return Method(scores, counter, [trees])
+
+
+def by_shelf(split: evaluation.Split, shelf: Shelf) -> Method:
+    """The learned blend of trees and GPT, as the recommender asks it."""
+    everything = np.ones(len(split.codes), bool)
+
+    def scores() -> np.ndarray:
+        made = np.full(split.counts.shape, -np.inf)
+        people = reranking.shoppers(split.receipts, split.shoppers.tolist(), split.cut)
+        for row, who in enumerate(people):
+            found = shelf.find(who, None, everything)
+            made[row, np.searchsorted(split.codes, found.codes)] = found.scores
+        return made
+
+    def counter(who: Shopper) -> np.ndarray:
+        return np.searchsorted(split.codes, shelf.find(who, None, everything).codes[:K])
+
+    return Method(scores, counter, [shelf.moment, shelf.ranker])
+
+
+def by_language(split: evaluation.Split, model: BasketGPT, rehearse: bool) -> Method:
+    """The taught language model over text orders the BasketGPT's best twenty; the rest follow as they were."""
+    words = workshop.vocabulary()
+    untaught = gpt.Config(len(words), workshop.ANSWERS, 1, 1, 16)
+    base = gpt.GPT(untaught, SEED) if rehearse else copy.deepcopy(workshop.narrator()[0].cpu())
+    text = TextGPT(base, words, QUESTION, invariant=True)
+    steps = dict(steps=4, evaluate_every=4) if rehearse else {}
+    questions = practice.lists(split.receipts, 40 if rehearse else LISTS, seed=SEED)
+    listwise.teach(text, questions, replace(listwise.STEPS, **steps))
+
+    def reranked(who: Shopper, scores: np.ndarray) -> np.ndarray:
+        best = rank(scores[None], SHOWN)[0]
+        return best[np.argsort(-text.score(who, None, split.codes[best].tolist()), kind="stable")]
+
+    def scores() -> np.ndarray:
+        made = baskets.scored(model, split)
+        people = reranking.shoppers(split.receipts, split.shoppers.tolist(), split.cut)
+        for row, who in enumerate(people):
+            made[row, reranked(who, made[row])] = made[row].max() + np.arange(SHOWN, 0, -1)
+        return made
+
+    kept = [model.network, model.knowledge.latest(), text.model]
+    return Method(scores, lambda who: reranked(who, model.ask([who.history], who.when)[0])[:K], kept)
+
+
+# --- Measuring ---------------------------------------------------------------------------------------------------
+
+
+def megabytes(*things: object) -> float:
+    """Memory of all arrays, tensors, indexes and trees within these objects, each counted once; texts are left out."""
+    waiting, seen, sizes = list(things), {}, {}
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, str | type | ModuleType):
+            continue
+        seen[id(one)] = one  # as long as it lives no other object has its id
+        if isinstance(one, torch.Tensor):
+            storage = one.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(one, np.ndarray):
+            whole = one.base if isinstance(one.base, np.ndarray) else one
+            sizes[whole.ctypes.data] = whole.nbytes if whole.dtype.kind not in "OUS" else 0
+        elif hasattr(one, "model_to_string"):  # LightGBM's
+            sizes[id(one)] = len(one.model_to_string())
+        elif hasattr(one, "ntotal"):  # FAISS's
+            sizes[id(one)] = 4 * one.ntotal * one.d
+        elif isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list | tuple | set | frozenset):
+            waiting += one
+        else:
+            waiting += vars(one).values() if hasattr(one, "__dict__") else []
+    return sum(sizes.values()) / 1e6
+
+
+def at_counter(method: Method, people: list[Shopper]) -> tuple[float, list[np.ndarray]]:
+    """The median milliseconds for one shopper, and everybody's ten."""
+    for who in people[:WARM_UP]:
+        method.counter(who)
+    times, lists = [], []
+    for who in people:
+        start = time.perf_counter()
+        lists.append(method.counter(who))
+        times.append(time.perf_counter() - start)
+    return float(1e3 * np.median(times)), lists
+
+
+def scoreboard(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse: bool) -> list[dict]:
+    """Every figure of every method."""
+    similarity = baselines.description_similarity(split)
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(split.shoppers))[: 10 if rehearse else TIMED])
+    people = reranking.shoppers(split.receipts, split.shoppers[rows].tolist(), split.cut)
+    tables, judged = [], {}
+    for name, method in methods(clean, split, usual, rehearse):
+        scores = method.scores()
+        milliseconds, lists = at_counter(method, people)
+        same = np.mean([set(a) == set(b) for a, b in zip(lists, rank(scores[rows], K), strict=True)])
+        assert same >= SAME, f"{name}: only {same:.0%} get the same ten at the counter as all together"
+        best = evaluation.recommend(scores, split, K)
+        judged[name] = evaluation.judge(best, split, similarity)
+        table = pd.concat([evaluation.summarise(judged[name]), evaluation.reach(best, len(split.codes))])
+        costs = {"milliseconds a shopper": milliseconds, "megabytes kept": megabytes(*method.kept)}
+        costs |= {"megabytes of weights": megabytes(*method.weights)} if method.weights else {}
+        costs = pd.DataFrame([{"metric": metric, "value": value} for metric, value in costs.items()])
+        tables.append(pd.concat([table[table["metric"].isin(METRICS)], costs]).assign(method=name))
+        value = judged[name]["all", METRICS[0]].mean()
+        print(f"{name:24} {value:.3f} {milliseconds:9.2f} ms {megabytes(*method.kept):8.1f} MB", flush=True)
+    tables.append(evaluation.against_best(judged, METRICS[0]))
+    return evaluation.result_rows(pd.concat(tables), split)
+
+
+def methods(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse: bool):
+    """Name and method, in the order of the chapters, each made when its turn comes."""
+    texts = descriptions(clean)
+    vectors = pd.DataFrame(encode(list(texts.values())), index=list(texts))
+    counted = by_counting(split)
+    yield from list(counted.items())[:2]
+    mine = vectors.loc[split.codes].to_numpy()
+    yield "text only", by_text(split, build(split.codes, mine), mine)
+    yield from list(counted.items())[2:]
+    if rehearse:
+        model = student = BasketGPT.fit(split.receipts, HARDLY, progress=False)
+    else:
+        model, student = workshop.basket_gpt(split), workshop.student(split)
+    yield "BasketGPT", by_gpt(model, split)
+    ranker = learned_ranker(split.receipts, vectors, Settings.tiny() if rehearse else Settings())
+    shelf = Shelf(split, model, ranker, student, vectors)
+    yield "learned trees", by_trees(split, shelf)
+    yield "learned blend", by_shelf(split, shelf)
+    if usual:
+        yield "LLM reranker", by_language(split, model, rehearse)
+    yield "student", by_gpt(student, split)
+    for scheme in ("int8", "nf4"):
+        yield f"student, {scheme}", by_gpt(in_bits(student, scheme), split)
+
+
+def measured_scoreboard(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
+    """The end of the results' name, and the rows."""
+    clean = workshop.cleaned().receipts
+    usual = evaluation.default_cut(clean)
+    split = evaluation.next_basket(clean, arguments.cut or usual)
+    rows = scoreboard(clean, split, split.cut == usual, arguments.rehearse)
+    return "" if split.cut == usual else f"_{split.cut:%Y-%m-%d}", rows
+
+
+# --- Building and asking -----------------------------------------------------------------------------------------
+
+
+def latency(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
+    """The end of the results' name, and the rows: each stage in a process of its own, so that its memory is its own."""
+    rows = [{"method": "target", "metric": name, "value": value} for name, value in targets().items()]
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in STAGES:
+            words = [
+                sys.executable,
+                __file__,
+                "latency",
+                "--data",
+                arguments.data,
+                "--stage",
+                stage,
+                "--folder",
+                folder,
+            ]
+            subprocess.run(words + ["--rehearse"] * arguments.rehearse, check=True)
+            rows += json.loads((Path(folder) / f"{stage}.json").read_text(encoding="utf-8"))
+    return "", rows
+
+
+def targets() -> dict[str, float]:
+    """What the book promises of its own two shops on two cores."""
+    return {"seconds": 480 if workshop.embedded() else 1200, "p50": 50, "p50, explained": 500, "p99 over p50": 3}
+
+
+def built(folder: Path, rehearse: bool) -> list[dict]:
+    """Build from raw receipts and save: the seconds of each stage and in all, the peak of memory, the size on disk."""
+    raw = workshop.raw_receipts()
+    start = time.perf_counter()
+    made = Recommender.build(raw, Settings.tiny() if rehearse else Settings())
+    figures = {"seconds": time.perf_counter() - start} | {f"seconds: {name}": s for name, s in made.seconds.items()}
+    start = time.perf_counter()
+    made.save(folder / SHOP)
+    figures |= {"seconds to save": time.perf_counter() - start, "peak GB": peak()}
+    size = sum(path.stat().st_size for path in (folder / SHOP).rglob("*") if path.is_file())
+    return said("build", figures | {"MB on disk": size / 1e6})
+
+
+def asked(folder: Path, rehearse: bool) -> list[dict]:
+    """Load what `built` saved, and ask it: milliseconds by way of asking, what was told, and the plain pipeline."""
+    start = time.perf_counter()
+    made = Recommender.load(folder / SHOP)
+    rows = said("load", {"seconds": time.perf_counter() - start, "peak GB": peak()})
+    told: list[tuple[Facts, Narrative]] = []
+    remember(made, told)
+    customers = np.random.default_rng(SEED).choice(made.customers, 10 if rehearse else TIMED, replace=False).tolist()
+    for name, options in ways(made, customers).items():
+        for explain in (False, True) if name in EXPLAINED else (False,):
+            told.clear()  # what stays is of the last way that is explained
+            method = f"{name}, explained" if explain else name
+            options = [each | {"k": ASKED, "explain": explain, "seed": row} for row, each in enumerate(options)]
+            rows += times(method, [partial(made.recommend, **each) for each in options])
+            if explain:
+                del told[: WARM_UP * ASKED]
+                rows += narratives_told(method, told, made)
+    rows += plain_pipeline(made, customers, told)
+    return rows + said("asking", {"peak GB": peak()})
+
+
+def ways(made: Recommender, customers: list[int]) -> dict[str, list[dict]]:
+    """What is asked, by way of asking: a question for each customer, or for somebody typed, or for nobody known."""
+    rng, shelf = np.random.default_rng(SEED), made.catalogue
+    wanted = shelf["description"].sample(len(customers), random_state=SEED, replace=True).str.lower()
+    typed = [rng.choice(made.shelf.split.codes, rng.integers(1, 6), replace=False).tolist() for _ in customers]
+    return {
+        "nobody known": [{} for _ in customers],
+        "typed history": [{"history": codes} for codes in typed],
+        "customer and query": [{"customer": c, "query": q} for c, q in zip(customers, wanted, strict=True)],
+        "customer, fast": [{"customer": customer, "fast": True} for customer in customers],
+        "customer": [{"customer": customer} for customer in customers],
+    }
+
+
+def remember(made: Recommender, told: list) -> None:
+    """Have the narrator's facts and texts kept in `told` as they are asked for."""
+    tell = made.narrator.tell
+
+    def telling(facts: list[Facts], *rest: object) -> list[Narrative]:
+        made_of = tell(facts, *rest)
+        told.extend(zip(facts, made_of, strict=True))
+        return made_of
+
+    made.narrator.tell = telling
+
+
+def times(method: str, ask: list[Callable[[], object]]) -> list[dict]:
+    """Milliseconds of each call: percentiles, the worst, and how often p99 is p50."""
+    for call in ask[:WARM_UP]:
+        call()
+    taken = []
+    for call in ask:
+        start = time.perf_counter()
+        call()
+        taken.append(1e3 * (time.perf_counter() - start))
+    p50, p95, p99 = np.percentile(taken, [50, 95, 99])
+    figures = {"p50": p50, "p95": p95, "p99": p99, "max": max(taken), "p99 over p50": p99 / p50}
+    print(f"{method:32} {p50:8.1f} ms, p99 {p99:8.1f} ms", flush=True)
+    return said(method, figures, len(taken))
+
+
+def narratives_told(method: str, told: list[tuple[Facts, Narrative]], made: Recommender) -> list[dict]:
+    """Of the texts: the shares drawn again and ended by rule, their claims by the checker, their tokens."""
+    claims = [made.checker.claims(each.text, facts) for facts, each in told]
+    every = [claim for each in claims for claim in each]
+    figures = {"redrawn": np.mean([each.redrawn > 0 for _, each in told]), "claims": len(every) / len(told)}
+    figures |= {"plainest": np.mean([each.plainest for _, each in told])}
+    figures |= {"false claims": sum(not claim.true for claim in every)}
+    return said(method, figures | {"tokens": np.mean([len(each.ids) for _, each in told])}, len(told))
+
+
+def plain_pipeline(made: Recommender, customers: list[int], told: list[tuple[Facts, Narrative]]) -> list[dict]:
+    """The nearest by text, and a library's generation from as large a model, of as many tokens, five at a time.
+
+    The prompts are the sheets of facts that the narrator got for these customers; making them is not counted.
+    """
+    words, length = made.narrator.vocabulary, round(np.mean([len(each.ids) for _, each in told]))
+    theirs = gpt.to_transformers(gpt.GPT(made.narrator.model.config, seed=SEED))
+    bought = [[code for _, basket in made.ledger.history(c) for code in basket] for c in customers]
+    means = [made.vectors.loc[codes].to_numpy().mean(axis=0)[None] for codes in bought]
+    sheets = [encoded(sheet(facts), words) for facts, _ in told]
+    prompts = [padded(sheets[row : row + ASKED]) for row in range(0, len(sheets), ASKED)]
+    options = dict(max_new_tokens=length, do_sample=True, temperature=0.8, top_p=0.95, pad_token_id=0)
+
+    def both(mean: np.ndarray, prompt: dict) -> None:
+        search(made.shelf.index, mean, ASKED)
+        theirs.generate(**prompt, **options)
+
+    torch.manual_seed(SEED)
+    rows = times("FAISS on text alone", [partial(search, made.shelf.index, mean, ASKED) for mean in means])
+    rows += times(PLAIN, [partial(both, mean, prompt) for mean, prompt in zip(means, prompts, strict=True)])
+    return rows + said(PLAIN, {"tokens": length})
+
+
+def padded(prompts: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Prompts of one shopper in one batch, filled up on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def said(method: str, figures: dict[str, float], n: int | None = None) -> list[dict]:
+    """Figures of one method as rows."""
+    rows = [{"method": method, "metric": name, "value": float(value)} for name, value in figures.items()]
+    return rows if n is None else [row | {"n": n} for row in rows]
+
+
+def peak() -> float:
+    """The most memory of this process so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+STAGES = {"build": built, "ask": asked}
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["scoreboard", "latency"])
+    parser.add_argument("--data", default="embedded", help="what RECBOOK_DATA takes, or embedded")
+    parser.add_argument(
+        "--cut", help="of the scoreboard: first day that is predicted (default: 30 days before the last)"
+    )
+    parser.add_argument("--rehearse", action="store_true", help="models that hardly learned, nothing written")
+    parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)  # of latency, in a process of its own
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.data != "embedded":
+        os.environ["RECBOOK_DATA"] = arguments.data
+    if arguments.stage:
+        rows = STAGES[arguments.stage](arguments.folder, arguments.rehearse)
+        (arguments.folder / f"{arguments.stage}.json").write_text(json.dumps(rows), encoding="utf-8")
+        return
+    start = time.perf_counter()
+    dated, rows = (measured_scoreboard if arguments.what == "scoreboard" else latency)(arguments)
+    print(pd.DataFrame(rows).round(4).astype(object).fillna("").to_string(index=False))
+    if not arguments.rehearse:
+        keep(arguments, dated, rows, time.perf_counter() - start)
+
+
+def keep(arguments: argparse.Namespace, dated: str, rows: list[dict], seconds: float) -> None:
+    """Write the results."""
+    data = evaluation.describe_data(workshop.raw_receipts(), workshop.data_name())
+    slug = evaluation.slug(data["name"])
+    command = f"python benchmarks/system.py {arguments.what} --data {'embedded' if workshop.embedded() else slug}"
+    command += f" --cut {dated[1:]}" if dated else ""
+    name = f"system_{arguments.what}_{slug}{dated}"
+    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds)
+    print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()
