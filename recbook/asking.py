@@ -52,7 +52,9 @@ class Catalogue:
         parts = []
         for product in products[:NAMED]:
             close = get_close_matches(_plain(product), names, n=1, cutoff=0.8)
-            parts.append(repr(product) + (f" (did you mean {close[0]!r}?)" if close else ""))
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            alike = self.codes[[_plain(text) == _plain(product) for text in self.texts]].tolist()
+            parts.append(repr(product) + (f" (several have this name: {', '.join(alike)})" if alike else hint))
         more = f" and {len(products) - NAMED:,} more" if len(products) > NAMED else ""
         return f"not in the catalogue of {len(self.codes):,} products, by code or description: {', '.join(parts)}{more}"
 

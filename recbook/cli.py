@@ -7,9 +7,11 @@ import argparse
 import codecs
 import math
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from datetime import date
 from importlib import import_module
 from typing import NoReturn
 
@@ -20,7 +22,7 @@ COLUMNS = 79  # of help texts
 EXITS = "Exit codes: 0 done; 2 the input is at fault, one line on stderr says how; 130 stopped (ctrl-C)."
 PLAIN = {"£": "GBP ", "…": "...", "·": "-", "’": "'", "–": "-"}  # for terminals that have no such characters
 ANSWER = """with --json, one object on stdout:
-  customer, history, query, price_max, exclude, new, country
+  customer, history, query, price_max, exclude, new, country, when
                 what was asked; null where nothing was said
   products      a list, best first, of objects:
     code, description, channel    text
@@ -32,7 +34,7 @@ ANSWER = """with --json, one object on stdout:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 and one line on stderr where the input is at fault."""
+    """Run a command and return its exit code (`EXITS`; `doctor` has 1 too). argparse ends --help and bad options."""
     _forgive()
     try:
         try:
@@ -120,15 +122,15 @@ RECOMMEND = (
 )
 CHAT = (
     "Talk to a recommender, a line a turn, on stdin and stdout: say what you look for, then 'cheaper', 'not red', "
-    "'for my mother', 'more', 'why the second?', 'start over', 'quit'. What is not understood is searched for."
+    "'for my mother', 'more', 'why the second?', 'undo', 'start over', 'quit'. What is not understood is searched for."
 )
 SCORE = (
     "Measure the baselines and the BasketGPT at predicting each shopper's next basket after a cut in time: NDCG@10 "
     "with 95% bootstrap intervals over all products, over those bought before, over those new to the shopper."
 )
 DOCTOR = (
-    "Say what is installed, what each chapter needs, what is cached, and what the machine has. Nothing is imported "
-    "or changed."
+    "Say what is installed, what each chapter needs, what is cached, and what the machine has. No heavy package is "
+    "imported, nothing is changed."
 )
 DOCTOR_EXITS = "Exit code 1: something of the core is missing; the extras are no part of it.\n\n"
 RECEIPTS = "CSV, xlsx, parquet or gzip of receipts; `online-retail` to download them; `embedded`, the book's shop"
@@ -160,6 +162,7 @@ def _recommend_options(command: argparse.ArgumentParser) -> None:
         metavar="WORD",
         help="leave out a product, or all products with this word, as red (may be repeated)",
     )
+    command.add_argument("--when", type=_day, metavar="DATE", help="day of asking (default: after the last receipt)")
     command.add_argument("--new", action="store_true", help="leave out what was bought before")
     command.add_argument("--fast", action="store_true", help="by the student alone, in place of channels and rankers")
     command.add_argument("--no-explain", dest="explain", action="store_false", help="without reasons: faster")
@@ -219,6 +222,16 @@ def _count(text: str) -> int:
     if not text.strip().isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of products from 1 to 1000")
     return int(text)
+
+
+def _day(text: str) -> str:
+    wrong = "a date"
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
+        try:
+            return date.fromisoformat(text).isoformat()
+        except ValueError:
+            wrong = "a day of the calendar"
+    raise argparse.ArgumentTypeError(f"{text!r} is not {wrong}: write year-month-day, such as 2011-11-09")
 
 
 def _pounds(text: str) -> float:

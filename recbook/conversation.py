@@ -7,16 +7,15 @@ puts what was shown into `shown`.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import NamedTuple
 
-from recbook import spoken
+from recbook import prices, spoken
 
-RECOMMEND, EXPLAIN, HELP, QUIT, NOTHING = "recommend", "explain", "help", "quit", "nothing"
-PENNY = 0.01  # pounds
+RECOMMEND, EXPLAIN, SHOW, HELP, QUIT, NOTHING = "recommend", "explain", "show", "help", "quit", "nothing"
 LONGEST = 500  # characters of a turn that are read
-NO_LOWER = "I know no lower limit of price."
+NO_LOWER = "I know no lower limit of price; an upper one from before is lifted."
 
 
 class Shown(NamedTuple):
@@ -38,9 +37,10 @@ class State:
     exclude: tuple[str, ...] = ()  # words, or codes of products
     left_out: tuple[str, ...] = ()  # codes shown before, since "more" was said
     shown: tuple[Shown, ...] = ()  # the last list, best first
-    act: str = NOTHING  # RECOMMEND, EXPLAIN, HELP, QUIT or NOTHING
-    places: tuple[int, ...] = ()  # of `shown`, from 0, that are to be explained
+    act: str = NOTHING  # RECOMMEND, EXPLAIN, SHOW, HELP, QUIT or NOTHING
+    places: tuple[int, ...] = ()  # of `shown`, from 0, that are to be explained, or shown again
     notes: tuple[str, ...] = ()  # what to tell about the last turn
+    before: "State | None" = field(default=None, compare=False, repr=False)  # what "undo" goes back to
 
     @property
     def asked(self) -> str:
@@ -55,34 +55,44 @@ class State:
     @property
     def said(self) -> str:
         """What is understood so far, in words: `"gift" for my mother, up to £4.20, not red`."""
-        parts = [f'"{self.asked}"'] if self.asked else []
+        parts = [f'"{self.asked}"' if self.asked else "anything"]
         parts += [f"up to £{self.price_max:,.2f}"] if self.price_max is not None else []
         parts += [f"not {word}" for word in self.exclude]
         parts += [f"none of the {len(self.left_out)} shown before"] if self.left_out else []
-        return ", ".join(parts) or "anything"
+        return ", ".join(parts)
 
 
 def turn(state: State, text: str) -> State:
     """The next state: `state` with what `text` says, `act` what to do now, `notes` what to tell about it.
 
     "cheaper" means a penny below the median price of what was shown; "more" leaves out all of it; "not red" excludes,
-    "red after all" takes that back; "for my mother" is added to what is looked for; what else is said is looked for.
+    "red after all" takes that back; "for my mother" and "in blue" are added to what is looked for; "the second" shows
+    it again; "undo" takes back the last turn that changed anything; what else is said is looked for.
     """
-    text = spoken.corrected(" ".join(text[:LONGEST].replace("’", "'").split()))
-    state, bare = replace(state, act=RECOMMEND, places=(), notes=()), text.rstrip(" .!,;")
-    if spoken.QUIT.fullmatch(bare):
-        return replace(state, act=QUIT)
-    if spoken.HELP.fullmatch(bare):
-        return replace(state, act=HELP)
+    after = _turn(replace(state, act=RECOMMEND, places=(), notes=()), " ".join(text[:LONGEST].split()))
+    changed = after.act == RECOMMEND and after.before is state.before  # an undone turn has an earlier one
+    return replace(after, before=state) if changed else after
+
+
+def _turn(state: State, text: str) -> State:
+    """A turn that is a command, a question about what was shown, or else wishes."""
+    text = spoken.corrected(text.replace("’", "'"))
+    bare = text.rstrip(" .!,;")
+    for pattern, act in ((spoken.QUIT, QUIT), (spoken.HELP, HELP)):
+        if pattern.fullmatch(bare):
+            return replace(state, act=act)
     if spoken.RESTART.fullmatch(bare):
-        return State(act=NOTHING, notes=("All is forgotten: what are you looking for?",))
+        return State(notes=("All is forgotten: what are you looking for?",), before=state)
+    if spoken.UNDO.fullmatch(bare):
+        return _undone(state)
     if spoken.MORE.fullmatch(bare.rstrip("?")):
         return _more(state)
     if why := spoken.WHY.fullmatch(bare):
-        return _why(state, why[1].strip(" ?"))
+        return _about(state, why[1], EXPLAIN)
     if not re.search(r"\w", bare) or spoken.POLITE.fullmatch(bare):
         return _note(replace(state, act=NOTHING), 'Say what you are looking for, or "help".')
-    return _wishes(state, text)
+    about = spoken.again(bare, [product.description for product in state.shown])
+    return _wishes(state, text) if about is None else _about(state, about, SHOW)
 
 
 def _wishes(state: State, text: str) -> State:
@@ -91,6 +101,8 @@ def _wishes(state: State, text: str) -> State:
     for read in (_prices, _exclusions, _taken_back):
         state, text = read(state, text)
     text = re.sub(r"\s*,[\s,]*", ", ", re.sub(r"\s*;[\s;]*", " ", text)).strip(" ,.!?")
+    if state.query and (query := spoken.refined(state.query, text)):
+        return _allowing(replace(state, query=query, left_out=()), query)
     text = spoken.LEAD_OUT.sub("", spoken.LEAD_IN.sub("", text, count=1))
     if text.lower() not in spoken.EMPTY:
         return _search(state, text)
@@ -111,43 +123,40 @@ def _more(state: State) -> State:
     return replace(state, left_out=_once(*state.left_out, *(product.code for product in state.shown)))
 
 
-def _why(state: State, about: str) -> State:
-    """Explain the products at the places or of the name that is said, or all that were shown."""
-    if not state.shown:
-        return _note(replace(state, act=NOTHING), "Nothing was shown yet that could be explained.")
-    places, missing = _places(state, about)
-    if missing:
-        return _note(replace(state, act=NOTHING), f"{len(state.shown)} products were shown, no more.")
-    words = set(re.findall(r"\w{3,}", about.lower())) - spoken.SMALL
-    texts = [set(re.findall(r"\w+", product.description.lower())) for product in state.shown]
-    named = [place for place, text in enumerate(texts) if words and words <= text]
-    return replace(state, act=EXPLAIN, places=tuple(places or named or range(len(state.shown))))
+def _undone(state: State) -> State:
+    """The state before the last turn that changed anything; what it had shown is asked for again."""
+    if state.before is None:
+        return _note(replace(state, act=NOTHING), "There is no turn to undo.")
+    return replace(
+        state.before, act=RECOMMEND if state.before.shown else NOTHING, places=(), notes=("I go back a turn.",)
+    )
 
 
-def _places(state: State, text: str) -> tuple[list[int], bool]:
-    """The places, from 0, of what was shown that a text names, and whether it names one that is not there."""
-    named = []
-    for found in spoken.PLACE.finditer(text):
-        said = found[found.lastindex].lower()
-        ordinal = len(state.shown) if said == "last" else spoken.ORDINALS.get(said)
-        named.append(int(said) if said.isdecimal() else ordinal)
-    there = [number - 1 for number in named if 1 <= number <= len(state.shown)]
-    return there, len(there) < len(named)
+def _about(state: State, text: str, act: str) -> State:
+    """Explain or show the products at the places or of the name that is said, or all that were shown."""
+    there, missing, _ = spoken.places(text.strip(" ?"), len(state.shown))
+    if missing or not state.shown:
+        shown = f"{len(state.shown)} products were shown, no more." if state.shown else "Nothing was shown yet."
+        return _note(replace(state, act=NOTHING), shown)
+    there = there or spoken.named(text, [product.description for product in state.shown])
+    return replace(state, act=act, places=tuple(there or range(len(state.shown))))
 
 
 # --- Prices ------------------------------------------------------------------------------------------------------
 
 
 def _prices(state: State, text: str) -> tuple[State, str]:
-    """Read limits of price off the text; the last one read holds. A phrase may hold others: the longest come first."""
-    rules = [
-        (spoken.RANGE, _between), (spoken.UP_TO, _up_to), (spoken.BELOW, _below), (spoken.LOWER, _no_limit),
-        (spoken.ABOUT, _up_to), (spoken.NOT_DEAR, _cheaper), (spoken.ANY_PRICE, _no_limit), (spoken.CHEAPER, _cheaper),
-    ]  # fmt: skip
-    for pattern, read in rules:
-        if found := pattern.search(text):
-            state = read(state, *(spoken.pounds(amount) for amount in found.groups() if amount))
-            text = pattern.sub(";", text)
+    """Read limits of price off the text; the last one holds."""
+    said, text = prices.limits(text)
+    for kind, amount in said:
+        if kind == prices.UP_TO:
+            state = _up_to(state, amount)
+        elif kind == prices.CHEAPER:
+            state = _cheaper(state)
+        elif kind == prices.NO_LIMIT:
+            state = _note(replace(state, price_max=None), NO_LOWER)
+        else:
+            state = _note(state, "I read prices in pounds only: that one is no limit.")
     return state, text
 
 
@@ -156,23 +165,11 @@ def _up_to(state: State, limit: float) -> State:
     return replace(state, price_max=limit) if limit > 0 else _note(state, "Nothing costs as little as that.")
 
 
-def _below(state: State, price: float) -> State:
-    return _up_to(state, price - PENNY)
-
-
-def _between(state: State, limit: float) -> State:
-    return _note(_up_to(state, limit), NO_LOWER)
-
-
-def _no_limit(state: State, *_: float) -> State:
-    return _note(replace(state, price_max=None), f"{NO_LOWER} There is no upper one any more.")
-
-
 def _cheaper(state: State) -> State:
     """A penny below the median of what was shown: half of it or more is left out, but not all for one cheap product."""
     if not state.shown:
         return _note(state, 'Nothing was shown yet to be cheaper than: name a price, such as "under £5".')
-    limit = median(product.price for product in state.shown) - PENNY
+    limit = median(product.price for product in state.shown) - prices.PENNY
     return _up_to(state, limit if state.price_max is None else min(limit, state.price_max))
 
 
@@ -181,6 +178,7 @@ def _cheaper(state: State) -> State:
 
 def _exclusions(state: State, text: str) -> tuple[State, str]:
     """Read "not red", "without ceramic or glass", "not the second", "not for my mother" off the text."""
+    text = spoken.REFUSED.sub(r"; not \g<what>;", text)
     while found := spoken.WITHOUT.search(text):
         text = f"{text[: found.start()]};{text[found.end() :]}"
         for thing in spoken.AND_OR.split(found["what"]):
@@ -189,10 +187,10 @@ def _exclusions(state: State, text: str) -> tuple[State, str]:
 
 
 def _excluded(state: State, thing: str) -> State:
-    places, missing = _places(state, thing)
-    if places or missing:
-        state = _note(state, *(f"Without {state.shown[place].description}." for place in places))
-        return replace(state, exclude=_once(*state.exclude, *(state.shown[place].code for place in places)))
+    there, missing, _ = spoken.places(thing, len(state.shown))
+    if there or missing:
+        state = _note(state, *(f"Without {state.shown[place].description}." for place in there))
+        return replace(state, exclude=_once(*state.exclude, *(state.shown[place].code for place in there)))
     if spoken.FOR.match(thing):
         kept = {name: "" if getattr(state, name) == thing else getattr(state, name) for name in ("whom", "occasion")}
         return replace(state, **kept)
@@ -224,19 +222,23 @@ def _allowed(state: State, thing: str) -> State:
 def _search(state: State, text: str) -> State:
     """Look for a text, for what is like a product shown, or for the same as before for somebody."""
     if like := spoken.LIKE.fullmatch(text):
-        places, _ = _places(state, like["place"])
-        text = state.shown[places[0]].description if places else text
-        state = _more(state) if places else state
+        there, *_ = spoken.places(like["place"], len(state.shown))
+        text, state = (state.shown[there[0]].description, _more(state)) if there else (text, state)
     elif more := spoken.MORE_OF.fullmatch(text):
         text, state = more["what"], _more(state)
     elif spoken.FOR.match(text) and state.asked:
         return _related(state, text)
     else:
         state = replace(state, left_out=())
+    return _note(replace(_allowing(state, text), query=text, whom="", occasion=""), "I take that as a search.")
+
+
+def _allowing(state: State, text: str) -> State:
+    """Take back the exclusions that a search contradicts."""
     for thing in state.exclude:
         if re.search(rf"\b{re.escape(thing)}\b", text, re.IGNORECASE):
             state = _note(_allowed(state, thing), f"So {thing} is allowed again.")
-    return _note(replace(state, query=text, whom="", occasion=""), "I take that as a search.")
+    return state
 
 
 def _related(state: State, text: str) -> State:

@@ -1,8 +1,8 @@
 """What is installed, what each chapter needs, what is cached, what the machine has: `recbook doctor`.
 
-It reads the packages' metadata and imports none of them, so it is fast, and a broken package cannot break it. What the
-core and each extra consist of is read from recbook's own metadata (pyproject.toml); which extras a chapter needs is
-kept here, and is what the chapter's first cell installs.
+It reads the packages' metadata and imports none of them but pooch, which knows where the cache is (and imports tqdm),
+so it is fast, and a broken package cannot break it. What the core and each extra consist of is read from recbook's own
+metadata (pyproject.toml); which extras a chapter needs is kept here, and is what the chapter's first cell installs.
 """
 
 import argparse

@@ -104,9 +104,9 @@ class Ledger:
         """What may be said when `code` is recommended to a shopper.
 
         The purchase named is the first of `reasons` (codes, the best first; of no code, none is), or without them the
-        one that has most in common with the product: attributes, then buyers; the companion is the purchase whose buyers bought it most often. No others
-        than those `among` these codes are named. ValueError for a reason that the shopper did not buy; KeyError for a
-        product or a shopper that the receipts do not have.
+        one that has most in common with the product: attributes, then buyers; the companion is the purchase whose
+        buyers bought it most often. No others than those `among` these codes are named. ValueError for a reason that
+        the shopper did not buy; KeyError for a product or a shopper that the receipts do not have.
         """
         if code not in self._rows:
             raise KeyError(f"no product {code!r} was sold before {self.moment:%Y-%m-%d}")

@@ -4,31 +4,30 @@ The shelf finds and ranks, the ledger knows the facts, the narrator says why in 
 Nothing is learned about anybody in person, so who is new needs no retraining; nor does a new product.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from recbook import artifacts, evaluation
+from recbook import evaluation, recommender_files
 from recbook import receipts as rc
 from recbook.asking import Catalogue, History
 from recbook.baskets import BasketGPT
 from recbook.claims import Checker
 from recbook.embeddings import encode
 from recbook.learned import LearnedRanker
-from recbook.ledger import VISITOR, Ledger
+from recbook.ledger import NEW, VISITOR, Ledger
 from recbook.mentions import WORD, stem
 from recbook.narrator import Narrator
+from recbook.recommender_files import check_place as check_place
 from recbook.reranking import Shopper
 from recbook.shelf import Shelf
+from recbook.stages import DAY, learned_ranker, now, stage, taught_student
 from recbook.stages import Settings as Settings
-from recbook.stages import learned_ranker, now, stage, taught_student
 
-KIND, FORMAT = "recommender", 1  # of a saved one
-RECEIPTS, UNSOLD, VECTORS = "receipts.parquet", "unsold.json", "vectors.npy"
-BASKETS, RANKER, STUDENT, NARRATOR = "baskets", "ranker", "student", "narrator"
+Baskets = list[tuple[pd.Timestamp, list[str]]]  # dates and codes, oldest first
+LONGEST = 100  # letters of a new product's description: a sheet of facts must hold it
 
 
 class Recommender:
@@ -50,11 +49,14 @@ class Recommender:
         self.moment = now(receipts)
         self.unsold = pd.DataFrame({"description": [], "price": []}) if unsold is None else unsold
         split = evaluation.standing(receipts, self.moment, settings.min_shoppers)
-        self.shelf = Shelf(split, model, ranker, student, vectors, self.unsold.index)
+        first, known = receipts.groupby("code")["date"].min(), set(split.codes)
+        fresh = [code for code in first.index[first >= self.moment - NEW] if code not in known]  # sold, to too few
+        self.shelf = Shelf(split, model, ranker, student, vectors, [*fresh, *self.unsold.index])
         self.ledger = Ledger(receipts, self.moment, unsold=self.unsold if len(self.unsold) else None)
         self.checker = Checker(self.ledger)
         self.products = Catalogue(rc.descriptions(receipts) | self.unsold["description"].to_dict())
-        self.prices = self.ledger.table["price"].loc[self.shelf.codes].to_numpy()  # (codes,) pounds
+        self.prices = self.ledger.table["price"].loc[self.shelf.codes].round(2).to_numpy()  # (codes,) pounds
+        self.lives = receipts.sort_values("date", kind="stable").groupby("customer")["country"].last().to_dict()
         self.seconds: dict[str, float] = {}  # of each stage of the build
 
     # --- Building ----------------------------------------------------------------------------------------------
@@ -94,69 +96,25 @@ class Recommender:
     def add(self, products: pd.DataFrame) -> "Recommender":
         """The same recommender with new products on the shelf, without retraining: `description`, `price` by code.
 
-        ValueError for a code that is sold already, or a price or a description that is none.
+        ValueError for a code that is there already, or a description or a price that is none.
         """
-        products = products[["description", "price"]].rename_axis("code")
-        known = [code for code in products.index if code in self.products.products]
-        if known or not products.index.is_unique:
-            raise ValueError(
-                f"the product {(known or ['of one code'])[0]} is there already: give new products new codes"
-            )
-        if wrong := [p.Index for p in products.itertuples() if not (p.price > 0) or not str(p.description).strip()]:
-            raise ValueError(f"the product {wrong[0]} needs a description and a price above zero, in pounds")
+        products = checked_products(products, self.products.column)
         vectors = pd.DataFrame(encode(products["description"].tolist()), index=products.index)
         unsold = products if self.unsold.empty else pd.concat([self.unsold, products])
         parts = self.shelf.model, self.shelf.ranker, self.shelf.student, self.narrator
         return Recommender(self.receipts, *parts, pd.concat([self.vectors, vectors]), self.settings, unsold)
 
-    # --- On disk -----------------------------------------------------------------------------------------------
-
     def save(self, folder: str | Path) -> None:
         """Keep all in a folder, whole or not at all, with checksums; a recommender that lies there is replaced.
 
-        The folder holds the receipts: guard it as you guard them. ValueError if something else lies there.
+        The folder holds the receipts: guard it as you guard them. ValueError if anything else lies there.
         """
-        made_of = {"format": FORMAT, "kind": KIND, "receipts": rc.fingerprint(self.receipts)}
-        artifacts.replace(check_place(folder), self._write, made_of | {"settings": self.settings.numbers()})
-
-    def _write(self, folder: Path) -> None:
-        self.receipts.to_parquet(folder / RECEIPTS, index=False)
-        np.save(folder / VECTORS, self.vectors.to_numpy(), allow_pickle=False)
-        unsold = self.unsold.reset_index(names="code").to_dict("records")
-        (folder / UNSOLD).write_text(
-            json.dumps({"codes": list(self.vectors.index), "unsold": unsold}), encoding="utf-8"
-        )
-        self.shelf.model.save(folder / BASKETS)
-        self.shelf.ranker.save(folder / RANKER)
-        self.shelf.student.save(folder / STUDENT)
-        self.narrator.save(folder / NARRATOR)
+        recommender_files.save(self, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Recommender":
         """The recommender that `save` kept. ValueError says what is missing, damaged or of another version."""
-        folder = Path(folder)
-        made_of = artifacts.verified(folder)
-        if made_of.get("kind") != KIND or made_of.get("format") != FORMAT:
-            raise ValueError(f"{folder} holds no recommender of this version of recbook: build it anew")
-        receipts = pd.read_parquet(folder / RECEIPTS)
-        if rc.fingerprint(receipts) != made_of["receipts"]:
-            raise ValueError(f"the receipts in {folder} are not those that the recommender was built of: build it anew")
-        listed = json.loads((folder / UNSOLD).read_text(encoding="utf-8"))
-        vectors = pd.DataFrame(np.load(folder / VECTORS, allow_pickle=False), index=listed["codes"])
-        unsold = pd.DataFrame(listed["unsold"], columns=["code", "description", "price"]).set_index("code")
-        networks = (
-            BasketGPT.load(folder / BASKETS),
-            LearnedRanker.load(folder / RANKER),
-            BasketGPT.load(folder / STUDENT),
-        )
-        return cls(
-            receipts,
-            *networks,
-            Narrator.load(folder / NARRATOR),
-            vectors,
-            Settings.restored(made_of["settings"]),
-            unsold,
-        )
+        return cls(**recommender_files.load(folder))
 
     # --- Asking ------------------------------------------------------------------------------------------------
 
@@ -182,92 +140,119 @@ class Recommender:
         exclude: Sequence[str] = (),
         new: bool = False,
         fast: bool = False,
+        when: str | pd.Timestamp | None = None,
         country: str = "",
         seed: int = 0,
     ) -> pd.DataFrame:
         """At most k products, best first: `code`, `description`, `price`, `score`, `channel`, and `why` if explained.
 
-        For a `customer` of the receipts; or for a `history`, one list of products (codes or names) that are in the
-        basket now, or dated baskets, oldest first; or, with neither, for somebody nobody knows, from a `country` if one
-        is given. `query`: what they typed. `price_max` in pounds. `exclude`: products, or words such as "red" that
-        descriptions must not have. `new` leaves out what they bought; what they bought today always is. `fast`: the
-        student ranks. Scores order the list, and mean nothing beside another. ValueError says what was asked wrongly.
+        For a `customer` of the receipts; or for a `history`, one list of products (codes or names) that were bought
+        today, or dated baskets, oldest first; or, with neither, for somebody nobody knows, who may come from a
+        `country`. `query`: what they typed. `price_max` in pounds. `exclude`: products, or words such as "red" that
+        descriptions must not have. `new` leaves out all that they bought; what they bought today always is. `fast`: who
+        has a history is served by the student alone. `when` they ask: the recommender's moment, or later. Scores order
+        the list, and mean nothing beside another. ValueError says what was asked wrongly.
         """
         if k < 1 or query is not None and not query.strip():
-            raise ValueError(
-                f"k is {k} and the query {query!r}: ask for one product or more, and type something or None"
-            )
-        shopper = self.shopper(customer, history, country)
-        found = self.shelf.find(shopper, query, self._allowed(shopper, price_max, exclude, new), fast)
+            wrong = f"k is {k} and the query {query!r}"
+            raise ValueError(f"{wrong}: ask for one product or more, and type something or None")
+        baskets, shopper = self._baskets(customer, history, when), self.shopper(customer, history, when, country)
+        left_out = {code for date, codes in baskets for code in codes if new or date >= shopper.when.normalize()}
+        found = self.shelf.find(shopper, query, self._allowed(left_out, price_max, exclude), fast, k)
         codes = found.codes[:k].tolist()
         if not codes:
             raise ValueError("nothing is left to recommend: allow a higher price, or exclude less")
         table = self.catalogue.loc[codes].reset_index()
         table = table.assign(score=found.scores[:k], channel=found.channels[:k])
-        return table.assign(why=self._why(customer, shopper, codes, seed)) if explain else table
+        return table.assign(why=self._why(customer, baskets, shopper, codes, fast, seed)) if explain else table
 
-    def shopper(self, customer: int | None, history: History | Sequence[str] | None, country: str = "") -> Shopper:
-        """Who asks, of their history only what is on the shelf. ValueError as in `recommend`."""
+    def shopper(
+        self,
+        customer: int | None = None,
+        history: History | Sequence[str] | None = None,
+        when: str | pd.Timestamp | None = None,
+        country: str = "",
+    ) -> Shopper:
+        """Who asks, as rankers see them: of their purchases only what the models know. ValueError: see `recommend`."""
+        column, asked = self.shelf.model.catalogue.column, self._asked(when)
+        baskets = self._baskets(customer, history, when)
+        known = [(min(date, asked), [code for code in codes if code in column]) for date, codes in baskets]
+        return Shopper([basket for basket in known if basket[1]], asked, country or self.lives.get(customer, ""))
+
+    def _baskets(self, customer: int | None, history: History | Sequence[str] | None, when: str | None) -> Baskets:
+        """What who asks has bought: dates and codes, also of what is not on the shelf any more."""
         if customer is not None and history is not None:
             raise ValueError("give a customer or a history, not both: a customer's history is in the receipts")
         if customer is not None and customer not in self.ledger:
             raise ValueError(f"customer {customer} bought nothing so far; to recommend to somebody new, give a history")
-        baskets = self._typed(history) if customer is None else self.ledger.history(customer)
-        known = [
-            (date, [code for code in codes if code in self.shelf.model.catalogue.column]) for date, codes in baskets
-        ]
-        return Shopper([basket for basket in known if basket[1]], self.moment, country)
-
-    def _typed(self, history: History | Sequence[str] | None) -> list[tuple[pd.Timestamp, list[str]]]:
-        """A history as dated baskets of codes; one list of products is a basket of today."""
+        if customer is not None:
+            return self.ledger.history(customer)
         if history is None or not len(history):
             return []
         if not isinstance(history, str) and all(isinstance(entry, str) for entry in history):
-            history = [(self.moment, history)]
+            history = [(self._asked(when), history)]
         entries = self.products.entries(history)
         if any(entry.date is None for entry in entries):
-            raise ValueError(
-                "several baskets need their dates, [('2011-10-03', ['22423']), …]; or give one list of products"
-            )
-        self.products.dated(entries, 0.0, self.moment, 0.0)  # ValueError: not oldest first, or after today
+            example = "[('2011-10-03', ['22423']), …]"
+            raise ValueError(f"several baskets need their dates, {example}; or give one list of products")
+        end = self._asked(when).normalize() + DAY  # what was bought today may bear an hour
+        self.products.dated(entries, 0.0, end, 0.0)  # ValueError: not oldest first, or after today
         return [(entry.date, self.products.codes[entry.items].tolist()) for entry in entries]
 
-    def _allowed(self, shopper: Shopper, price_max: float | None, exclude: Sequence[str], new: bool) -> np.ndarray:
+    def _asked(self, when: str | pd.Timestamp | None) -> pd.Timestamp:
+        asked = self.moment if when is None else pd.Timestamp(when).tz_localize(None)
+        if not asked >= self.moment:  # written so that no date at all is refused too
+            raise ValueError(
+                f"asked on {when}, but the shop is known as of {self.moment:%Y-%m-%d}: build on fewer receipts"
+            )
+        return asked
+
+    def _allowed(self, left_out: set[str], price_max: float | None, exclude: Sequence[str]) -> np.ndarray:
         """What may be recommended, (codes,) bool."""
-        left_out = {code for word in ([exclude] if isinstance(exclude, str) else exclude) for code in self._meant(word)}
-        left_out |= {code for date, basket in shopper.history for code in basket if new or date >= self.moment}
-        allowed = ~np.isin(self.shelf.codes, list(left_out))
+        if price_max is not None and not price_max > 0:
+            raise ValueError(f"price_max is {price_max}: give a price above zero, in pounds, or None")
+        words = [exclude] if isinstance(exclude, str) else exclude
+        allowed = ~np.isin(self.shelf.codes, list(left_out.union(*map(self._meant, words))))
         return allowed if price_max is None else allowed & (self.prices <= price_max)
 
     def _meant(self, text: str) -> set[str]:
-        """The codes of the product that the text names, or of all whose name or attributes have its words."""
+        """The product that has this code; or that of this name, and all whose name or attributes have its words."""
+        if (code := text.strip().upper()) in self.products.column:
+            return {code}
+        words, of = {stem(word) for word in WORD.findall(text.lower())}, self.checker.lexicon.of
+        found = {code for code in self.products.products if words and words <= of[code]}
         try:
-            return set(self.products.codes[self.products.columns([text])].tolist())
+            return found | set(self.products.codes[self.products.columns([text])].tolist())
         except ValueError as error:
-            words, of = {stem(word) for word in WORD.findall(text.lower())}, self.checker.lexicon.of
-            if words and (found := {code for code in self.products.products if words <= of[code]}):
+            if found:
                 return found
-            raise ValueError(
-                f"{error}; and no product has the word in its description: exclude something else"
-            ) from None
+            raise ValueError(f"{error}; and no product has the word in its description") from None
 
-    def _why(self, customer: int | None, shopper: Shopper, codes: list[str], seed: int) -> list[str]:
-        """A checked narrative for each product; the reason is what the BasketGPT's opinion rests on most."""
-        ledger = self.ledger if customer is not None else self.ledger.visited(shopper.history)
+    def _why(
+        self, customer: int | None, baskets: Baskets, shopper: Shopper, codes: list[str], fast: bool, seed: int
+    ) -> list[str]:
+        """A checked narrative for each product; the reason is the purchase that the model's opinion rests on most."""
+        ledger = self.ledger if customer is not None else self.ledger.visited(baskets)
         customer = VISITOR if customer is None else customer
-        reasons = self.shelf.reasons(shopper, codes)
+        reasons = self.shelf.reasons(shopper, codes, fast)
         facts = [ledger.facts(customer, code, best) for code, best in zip(codes, reasons, strict=True)]
         return [told.text for told in self.narrator.tell(facts, self.checker, seed)]
 
 
-def check_place(folder: str | Path) -> Path:
-    """The folder, if a recommender may be kept there: it is not there, or empty, or holds one. ValueError otherwise."""
-    folder = Path(folder)
-    if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
-        return folder
-    try:
-        if artifacts.manifest(folder)["made_of"].get("kind") == KIND:
-            return folder
-    except ValueError:  # there is no manifest, or it is none of ours
-        pass
-    raise ValueError(f"{folder} is there and holds no recommender: name another folder, nothing is overwritten")
+def checked_products(products: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
+    """New products as they are kept: `description` and `price` in pounds, by code in capitals.
+
+    ValueError names the first that is `known`, or comes twice, or lacks a description of at most LONGEST letters or a
+    price above zero.
+    """
+    texts = products["description"].map(lambda text: " ".join(text.split()) if isinstance(text, str) else "")
+    prices = pd.to_numeric(products["price"], errors="coerce")
+    codes = pd.Index([str(code).strip().upper() for code in products.index], name="code")
+    table = pd.DataFrame({"description": texts.to_numpy(), "price": prices.to_numpy(float)}, index=codes)
+    if again := [code for code in codes if code in known] or codes[codes.duplicated()].tolist():
+        raise ValueError(f"the product {again[0]} is there already: give new products new codes")
+    for code, text, price in table.itertuples():
+        if not any(map(str.isalpha, text)) or len(text) > LONGEST or not 0 < price < np.inf:
+            wanted = f"a description of words, at most {LONGEST} letters, and a price above zero, in pounds"
+            raise ValueError(f"the product {code} needs {wanted}; it has {text[:LONGEST]!r} and {price}")
+    return table

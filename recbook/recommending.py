@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbook import conversation
-from recbook.conversation import EXPLAIN, HELP, NOTHING, QUIT, Shown, State
+from recbook.conversation import EXPLAIN, HELP, NOTHING, QUIT, SHOW, Shown, State
 from recbook.scoring import account, load, say
 from recbook.spoken import HELPED
 
@@ -88,7 +88,7 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "customer": options.customer, "history": history or None, "query": options.query, "k": options.k,
         "explain": options.explain, "price_max": options.price_max, "exclude": options.exclude or [],
-        "new": options.new, "fast": options.fast, "country": options.country,
+        "new": options.new, "fast": options.fast, "country": options.country, "when": options.when,
     }  # fmt: skip
 
 
@@ -175,6 +175,9 @@ class Talk:
             print(_wrapped(f"You can say: {HELPED}", "", "  "))
         elif after.act in (QUIT, NOTHING):
             self.state = after
+        elif after.act == SHOW:
+            for place in after.places:
+                print(_listed(place + 1, after.shown[place]._asdict()))
         else:
             self._answer(after)
         sys.stdout.flush()
@@ -182,7 +185,7 @@ class Talk:
 
     def _answer(self, after: State) -> None:
         try:
-            products = self._products(after)
+            after, products = self._found(after)
         except ValueError as error:
             print(_wrapped(f"That cannot be done: {error}.", "", ""))
             print(_wrapped(f"I go on with: {self.state.said}.", "", ""))
@@ -198,6 +201,27 @@ class Talk:
             print(_listed(place, product))
         shown = [Shown(code, product["description"], product["price"]) for code, product in products.items()]
         self.state = replace(after, shown=tuple(shown))
+
+    def _found(self, after: State) -> tuple[State, dict[str, dict[str, Any]]]:
+        """The products for a state, and the state without the words of a turn that no product has: those are said."""
+        try:
+            return after, self._products(after)
+        except ValueError:
+            nowhere = [word for word in after.exclude if word not in self.state.exclude and not self._sold(word)]
+            if not nowhere:
+                raise
+            print(_wrapped(f"Nothing here has {' or '.join(nowhere)}: there is nothing to leave out.", "", ""))
+            after = replace(after, exclude=tuple(word for word in after.exclude if word not in nowhere))
+            return after, self._products(after)
+
+    def _sold(self, word: str) -> bool:
+        """Whether any product has the word: a recommender that is asked to leave it out refuses where none has."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                self.recommender.recommend(k=1, explain=False, fast=True, exclude=[word])
+        except ValueError as error:
+            return "nothing is left" in str(error)  # every product has it
+        return True
 
     def _products(self, after: State) -> dict[str, dict[str, Any]]:
         """The products for a state, by code, best first; with reasons where they are asked for."""

@@ -26,7 +26,7 @@ CANDIDATES = 400  # products that are ranked for a shopper
 FOUND = 50  # products that a query finds, to be ranked
 KIN = 5  # known products whose mean score a new one gets
 LOOKED_AT = 6  # purchases looked at as reasons: so many nearest by text, and so many by what is bought together
-NEW, STUDENT = "new product", "student"  # channels: of what hardly anybody bought yet; of what the student ranks alone
+NEW, STUDENT = "new product", "student"  # channels: what hardly anybody bought yet; what the student ranks alone
 
 
 class Found(NamedTuple):
@@ -51,7 +51,7 @@ class Shelf:
     ):
         """`split`: as `evaluation.standing` gives it; `model` and `student` fitted on its receipts.
 
-        `unsold`: codes of products that nobody, or too few, bought yet. `vectors`: unit rows of all descriptions, by code.
+        `unsold`: codes of products that nobody, or too few, bought yet. `vectors`: unit rows of descriptions, by code.
         """
         self.split, self.model, self.student, self.known = split, model, student, len(split.codes)
         self.moment = Moment(split, model, vectors.loc[split.codes].to_numpy())

@@ -4,24 +4,15 @@ All ignore capitals. `AMOUNT` finds a price in figures or words, `PLACE` a place
 """
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 
-WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
-VALUES = {word: float(value) for value, word in enumerate(WORDS)} | {
-    "a": 1.0, "thirty": 30.0, "forty": 40.0, "fifty": 50.0, "hundred": 100.0, "fiver": 5.0, "tenner": 10.0,
-}  # fmt: skip
+from recbook.prices import WORDS, any_of
+
 ORDINALS = {
     word: place
     for place, word in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth".split(), 1)
 }
-
-
-def _any(*patterns: str) -> re.Pattern:
-    """One of these, as whole words."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)", re.IGNORECASE)
 
 
 def _all(*patterns: str) -> re.Pattern:
@@ -42,7 +33,8 @@ RESTART = _all(
 )  # fmt: skip
 POLITE = _all(
     "hello", "hi", "hey", "good (?:morning|afternoon|evening)", "thanks?(?: you)?(?: very much)?", "no", "yes", "ok",
-    "okay", "great", "nice", "lovely", "good", "fine", "i (?:do not|don't) know",
+    "okay", "great", "nice", "lovely", "good", "fine", "i (?:do not|don't) know", "never ?mind(?: that| it)?",
+    "no (?:problem|worries|matter|idea)",
 )  # fmt: skip
 WHY = re.compile(r"(?:(?:and|but|so|ok(?:ay)?|please)[\s,]+)*(?:why|how come|explain|what is the reason)\b(.*)", re.I)
 MORE = _all(
@@ -51,50 +43,19 @@ MORE = _all(
     "(?:not|none of) (?:these|those|them|this|that)(?: ones?)?", "go on", "no more of (?:these|those|this|that)",
 )  # fmt: skip
 
-# --- Prices ------------------------------------------------------------------------------------------------------
-
-_NUMBER = (
-    rf"\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:[.,]\d{{1,2}})?|{'|'.join([*WORDS[1:], 'thirty', 'forty', 'fifty'])}"
+UNDO = _all("undo(?: (?:that|it|this))?", "(?:go|one step|a step) back", "take (?:that|it) back", "back")
+AGAIN = re.compile(
+    r"(?:(?:please|ok(?:ay)?|yes|and|but|so|then)[\s,]+)*(?:(?:(?:show|give|tell)(?: me)?(?: about)?|(?:let me )?see"
+    r"|back to|i(?:'d|'ll| would| will)? (?:like|love|want|take|prefer)|(?:what|how) about)\s+)?(?P<about>.*?)"
+    r"(?:\s+(?:again|please|too|then|now|best|most))*[\s?]*",
+    re.IGNORECASE,
 )
-_UNIT = (
-    rf"£\s*(?:{_NUMBER})|(?:{_NUMBER}|(?:a )?hundred|a)\s*(?:pounds?|quid|gbp|£)|\d+\s*(?:pence|p)|a (?:fiver|tenner)"
+PRICED_AT = re.compile(
+    r"(?:(?:and|but|so|ok(?:ay)?|then)[\s,]+)*(?:how much(?: (?:is|are|was|were|for|does|do|would))?|what (?:does|do)"
+    r"|(?:what(?:'s| is| are) )?(?:the )?prices? (?:of|for))\b(?P<about>.*?)(?:\s+(?:costs?|again|please))*[\s?]*",
+    re.IGNORECASE,
 )
-_BARE = (
-    rf"(?:{_NUMBER})(?!\s*(?:[-\w]*\d|%|years?|months?|days?|pieces?|people|persons?|cm|mm|inch(?:es)?|of|or (?!less)))"
-)
-PRICED = rf"({_UNIT})"  # says pounds or pence
-AMOUNT = rf"({_UNIT}|{_BARE})"
-_NOT = r"(?:no|not|nothing|none|never|isn't|is not|aren't|are not|don't want(?: anything)?|do not want(?: anything)?)"
-_LEAD = r"(?:(?:but|and|for|something|anything|only|all|it|that|costs?|costing|priced|is|a price|my|i have)\s+)*"
-RANGE = _any(
-    rf"{_LEAD}(?:(?:between|from)\s+(?:{_UNIT}|{_NUMBER})\s*(?:and|to|-)|(?:{_UNIT})\s*(?:to|-))\s*{AMOUNT}",
-    rf"{_LEAD}(?:{_NUMBER})\s*(?:to|-)\s*{PRICED}",
-)
-UP_TO = _any(
-    rf"{_LEAD}(?:up to|at most|max(?:imum)?(?: of)?|within|budget(?: is| of)*|{_NOT} (?:more|higher|dearer) than"
-    rf"|{_NOT} (?:over|above))\s+{AMOUNT}"
-)
-ABOUT = _any(
-    rf"{_LEAD}(?:(?:around|about|roughly)\s+)?{PRICED}(?:\s+(?:or (?:less|cheaper|under|below)|at most|max|tops))?"
-)
-BELOW = _any(rf"{_LEAD}(?:under|below|beneath|less than|cheaper than|lower than)\s+{AMOUNT}")
-LOWER = _any(
-    rf"{_LEAD}(?:over|above|more than|dearer than|at least|from|min(?:imum)?(?: of)?)\s+{AMOUNT}",
-    rf"{PRICED}\s+(?:or more|and more|or over|at least|and up)",
-)
-_DEAR = "(?:expensive|dear|pricey|pricy|costly)"
-_TOO = r"(?:(?:too|so|that|as|very|overly|quite|rather|really|a bit|bit|much|all)\s+)"
-NOT_DEAR = _any(rf"(?:but |and |something |anything )*{_NOT} {_TOO}*(?:more )?{_DEAR}")
-ANY_PRICE = _any(
-    rf"(?:more {_DEAR}|dearer|pricier|costlier|better quality|{_NOT} {_TOO}*cheap)",
-    "any price(?: is (?:ok|fine))?", "(?:the )?price (?:does not|doesn't) matter", "(?:no|without) (?:price )?limit",
-    "money is no object",
-)  # fmt: skip
-CHEAPER = _any(
-    rf"(?:(?:they|these|those|that|this|all|it)(?: are|'re|'s| is| was| were)? )*{_TOO}+(?:{_DEAR}|much)",
-    r"(?:(?:something|anything|even|still|much|a (?:bit|little)|any|some|the)\s+)*(?:cheap(?:er|est)?|inexpensive"
-    rf"|less {_DEAR}|low(?:er)?[- ](?:price[sd]?|cost)|(?:more )?affordable)(?: (?:ones?|please))*",
-)
+FILLER = re.compile(r"(?:\W|\b(?:the|and|or|ones?|also)\b)*", re.IGNORECASE)  # beside places
 
 # --- Wishes ------------------------------------------------------------------------------------------------------
 
@@ -102,11 +63,19 @@ _UNTIL = (
     r"(?=\s*(?:[,;.!?]|$|\b(?:but|please|for|though|(?:and|or)?\s*(?:not|no|nothing|without|with|why|more|under)\b)))"
 )
 _LIST = r"[\w'&-]+(?:\s+[\w'&-]+)?(?:,\s*[\w'&-]+(?:\s+[\w'&-]+)?)*,?\s+(?:or|nor|and)\s+[\w'&-]+"
+_WHO = r"(?:(?:i|we|you|she|he|they|who|my\s+\w+)\s+(?:(?:really|also|just|absolutely)\s+)?)?"
 WITHOUT = re.compile(
-    r"(?:\b(?:but|and|or|just|only)\s+)*(?<!\w)(?:(?:i\s+)?(?:do not|don't|dont)\s+(?:like|want"
-    r"|need|show(?: me)?|love)|(?:i\s+)?(?:hate|dislike|can't stand)|without|except(?:\s+for)?|excluding|exclude|avoid"
-    r"|minus|other than|(?:anything|everything|all) but|none of|nothing|never|not|no)\s+(?!only|just|necessarily)"
+    rf"(?:\b(?:but|and|or|just|only)\s+)*(?<!\w)(?:{_WHO}(?:do not|don't|dont|does not|doesn't|doesnt)\s+(?:really\s+)?"
+    rf"(?:like|want|need|show(?: me)?|love)|{_WHO}(?:hates?|dislikes?|can't stand|cannot stand)|without"
+    r"|except(?:\s+for)?|excluding|exclude|avoid|minus|other than|(?:anything|everything|all) but|none of|nothing"
+    r"|never|not|no)\s+(?!only|just|necessarily|(?:mind|problem|worries|matter)\b)"
     rf"(?:any\s*more\s+|more\s+)?(?P<what>{_LIST}|[^,;.!?]+?){_UNTIL}",
+    re.IGNORECASE,
+)
+_SOFT = r"(?:(?:still|also|really|just|quite|definitely|absolutely|at all)\s+)*"
+REFUSED = re.compile(  # "red is still not ok"
+    rf"(?:^|[,;.!?]|\b(?:but|and|so|well)\b)\s*(?P<what>[\w'&-]+(?:\s[\w'&-]+){{0,2}}?)\s+{_SOFT}(?:is|are|was|were"
+    rf"|would be)(?:n't\s+|\s+{_SOFT}(?:not|no)\s+){_SOFT}(?:ok(?:ay)?|fine|good|all ?right|allowed|wanted)\b",
     re.IGNORECASE,
 )
 AND_OR = re.compile(r"\s*,\s*(?:or|nor|and)?\s*|\s+(?:or|nor|and)\s+", re.IGNORECASE)
@@ -136,46 +105,59 @@ NO_THING = {
     "idea",
     "",
 }
-ALLOWED = r"(?:\s+(?:one|ones|after all|too|again|is|are|would be|ok|okay|fine|allowed|good|now|then|back|in))"
+ALLOWED = r"(?:\s+(?:one|ones|after all|too|again|is|are|would be|ok|okay|fine|allowed|good|now|then|back|in)\b)"
 ALLOW = r"(?:\b(?:allow|include|also|maybe|bring back|ok|okay|yes|but|and|well|with|then|the|actually|so)[\s,]+)"
 PLACE = re.compile(
     rf"\b(?:the\s+)?({'|'.join(ORDINALS)}|last)\b(?:\s+one\b)?|(?:\bnumber\s+|#\s*)(\d+)\b|\b(?:the\s+)?(\d+)(?:st|nd|rd|th)\b"
     r"|^\s*(\d{1,2})\s*$",
     re.IGNORECASE,
 )
-SMALL = {"the", "this", "that", "these", "those", "you", "are", "one", "ones"}  # words that name no product
+SPAN = re.compile(rf"\b(first|top|last)\s+({'|'.join(WORDS[2:11])}|\d{{1,2}})\b(?:\s+ones?\b)?", re.IGNORECASE)
+SMALL = {
+    "the",
+    "this",
+    "that",
+    "these",
+    "those",
+    "they",
+    "them",
+    "you",
+    "are",
+    "one",
+    "ones",
+}  # words that name no product
 LIKE = re.compile(r"(?:(?:more|something|others?|anything)\s+)*(?:like|similar to)\s+(?P<place>.+)", re.IGNORECASE)
 MORE_OF = re.compile(r"(?:(?:show|give) me )?(?:some )?(?:more|other)\s+(?P<what>.+)", re.IGNORECASE)
 LEAD_IN = re.compile(
     r"^(?:(?:please|ok(?:ay)?|hello|hi|hm+|well|yes|no|and|but|also|or|then|now|so|maybe|it|thanks|only|just|instead"
     r"|i(?:'m| am)? (?:looking|searching) for|looking for|i(?:'d| would) (?:like|love)|i (?:want|need|like|love)"
     r"|(?:can|could) you|(?:show|find|give|get) me|do you (?:have|sell)|have you(?: got)?|search(?: for)?|it(?:'s| is)"
-    r"|what about|how about|something(?!\s*$)|anything(?!\s*$)|some|any)(?=[\s,;.!?]|$)[\s,;.!?]*)+",
+    r"|what about|how about|how much (?:is|are)|never ?mind|something(?!\s*$)|anything(?!\s*$)|some|any)"
+    r"(?=[\s,;.!?]|$)[\s,;.!?]*)+",
     re.IGNORECASE,
 )
 LEAD_OUT = re.compile(
     r"(?:[\s,;.!?]+(?:please|thanks|thank you|and|but|or|then|now|instead|with|in|ones?))*[\s,;.!?]*$", re.I
 )
-EMPTY = {
-    "",
-    "not",
-    "no",
-    "a",
-    "the",
-    "one",
-    "ones",
-    "something",
-    "anything",
-    "it",
-    "that",
-    "this",
-    "these",
-    "those",
-    "with",
-    "for",
-}
+EMPTY = {"", *"not no a the one ones something anything it that this these those with for".split()}
+COLOURS = (
+    "red|blue|green|yellow|pink|white|black|gr[ae]y|brown|purple|orange|cream|ivory|silver|gold(?:en)?|turquoise|teal"
+    "|lilac|violet|lavender|beige|navy|mint|aqua|burgundy|magenta"
+)
+MATERIALS = (
+    "glass|ceramic|porcelain|china|wood(?:en)?|metal|tin|steel|plastic|paper|cotton|felt|wicker|zinc|enamel|wool"
+)
+_LOOK = rf"(?:(?:light|dark|pale|pastel)\s+)?(?:{COLOURS})|{MATERIALS}"
+REFINE = re.compile(  # needs one of `set`, `within`, `after`: a colour alone is a search
+    r"(?:(?:but|and|or|no|yes|ok(?:ay)?|maybe|something|one|it|them|that|the same(?: one| thing)?|do you have"
+    r"|have you(?: got)?|show me|i(?:'d| would)? (?:like|want|love))[\s,]+)*"
+    r"(?P<set>(?:make (?:it|them|that)|(?:what|how) about|(?:i(?:'d| would)? )?(?:prefer|rather)|preferably)\s+)?"
+    rf"(?P<within>in\s+)?(?:(?:an?|the)\s+)?(?P<look>{_LOOK})"
+    r"(?P<after>\s+(?:ones?|instead(?: of [\w' ]+)?|rather))*(?:\s+(?:please|then|too|now))*",
+    re.IGNORECASE,
+)
 FOR = re.compile(r"\bfor\s", re.IGNORECASE)
-OCCASION = _any(
+OCCASION = any_of(
     "christmas", "xmas", "birthdays?", "easter", "weddings?", "hallowe'?en", "valentine(?:'?s)?(?: day)?",
     "anniversary", "part(?:y|ies)", "picnics?", "house-?warming", "christening", "mother'?s day", "father'?s day",
     "spring", "summer", "autumn", "winter", "new year", "afternoon tea", "breakfast", "dinner",
@@ -185,18 +167,9 @@ TYPED = ("cheaper", "expensive", "without")  # words that are read although they
 KNOWN = {"inexpensive", "cheapest"}  # near to those, and words of their own
 HELPED = (
     'what you look for ("a gift for a tea lover") · for my mother · cheaper · under £5 · any price · not red · without '
-    "ceramic · red after all · more · like the second · why? · why the second? · start over · quit"
+    "ceramic · red after all · in blue · more · like the second · the second again · how much is the second? · why? · "
+    "why the second? · undo · start over · quit"
 )
-
-
-def pounds(text: str) -> float:
-    """An amount in figures or words, in pounds: "£4.20", "4,20", "five pounds", "50p", "a fiver"."""
-    small = text.lower()
-    if figures := re.search(r"\d[\d.,]*", small):
-        digits = figures[0].rstrip(".,")
-        digits = digits.replace(",", "") if re.search(r",\d{3}", digits) else digits.replace(",", ".")
-        return float(digits) / (100 if re.search(r"\d\s*p(?:ence)?$", small) else 1)
-    return max(VALUES[word] for word in re.findall(r"[a-z]+", small) if word in VALUES)
 
 
 def corrected(text: str) -> str:
@@ -211,3 +184,47 @@ def corrected(text: str) -> str:
         return close[0] if close else word[0]
 
     return re.sub(r"[a-zA-Z]{6,}", right, text)
+
+
+def places(text: str, count: int) -> tuple[list[int], bool, str]:
+    """The places, from 0, that a text names in a list of `count`, whether it names one that is not there, the rest."""
+    named: list[int] = []
+    for end, number in SPAN.findall(text):
+        size = int(number) if number.isdecimal() else WORDS.index(number.lower())
+        named += range(count - size + 1, count + 1) if end.lower() == "last" else range(1, size + 1)
+    text = SPAN.sub(" ", text)
+    for found in PLACE.finditer(text):
+        said = found[found.lastindex].lower()
+        named.append(int(said) if said.isdecimal() else count if said == "last" else ORDINALS[said])
+    there = [number - 1 for number in dict.fromkeys(named) if 1 <= number <= count]
+    return there, len(there) < len(set(named)), PLACE.sub(" ", text)
+
+
+def named(text: str, descriptions: Sequence[str]) -> list[int]:
+    """The places of the products with all words of a text: every place if it has none that says anything."""
+    words = set(re.findall(r"\w{3,}", text.lower())) - SMALL
+    return [place for place, name in enumerate(descriptions) if words <= set(re.findall(r"\w+", name.lower()))]
+
+
+def again(text: str, descriptions: Sequence[str]) -> str | None:
+    """What is to be shown again of these products: "the first", "2", "how much is the teapot?"; None if nothing is."""
+    priced = PRICED_AT.fullmatch(text)
+    about = (priced or AGAIN.fullmatch(text))["about"].strip()
+    there, missing, rest = places(about, len(descriptions))
+    pointed = (there or missing) and FILLER.fullmatch(rest)
+    return about if pointed or priced and named(about, descriptions) else None
+
+
+def refined(query: str, text: str) -> str | None:
+    """The query with the colour or the material that a text asks for in place of its own; None if it asks for none."""
+    found = REFINE.fullmatch(text)
+    if not found or not any(found[group] for group in ("set", "within", "after")):
+        return None
+    look = found["look"].lower()
+    made_of = rf"\b(?:{MATERIALS})\b(?=\s+\w)"  # that is not the thing itself, as in "wrapping paper"
+    coloured = rf"(?:\bin\s+)?\b(?:(?:light|dark|pale|pastel)\s+)?(?:{COLOURS})\b"
+    kept = re.sub(made_of if re.fullmatch(MATERIALS, look) else coloured, " ", query, flags=re.IGNORECASE)
+    article, thing = re.fullmatch(r"\s*(?:(an?|the|some|any)(?:\s+|$))?(.*)", kept, re.IGNORECASE).groups()
+    if article and article.lower() in ("a", "an"):
+        article = "an" if look[0] in "aeiou" else "a"
+    return " ".join(f"{article or ''} {look} {thing}".split())

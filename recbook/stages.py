@@ -59,8 +59,8 @@ def now(receipts: pd.DataFrame) -> pd.Timestamp:
     """
     last, usual = receipts["date"].max(), receipts["date"].quantile(0.999)
     if last - usual > LONELY:
-        raise ValueError(f"the last receipts are of {last:%Y-%m-%d}, nearly all others of before {usual:%Y-%m-%d}: is the "
-                         "date right? Mend or remove those lines")  # fmt: skip
+        found = f"the last receipts are of {last:%Y-%m-%d}, nearly all others of {usual:%Y-%m-%d} or before"
+        raise ValueError(f"{found}: is the date right? Mend or remove those lines")
     return last.normalize() + DAY
 
 

@@ -335,7 +335,17 @@ def test_recommend_as_json_is_one_object_and_nothing_else(small, capsys):
     ]
     assert cli.main(command) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert list(answer) == ["customer", "history", "query", "price_max", "exclude", "new", "country", "products"]
+    assert list(answer) == [
+        "customer",
+        "history",
+        "query",
+        "price_max",
+        "exclude",
+        "new",
+        "country",
+        "when",
+        "products",
+    ]
     assert answer["history"] == ["white mug", "85123A", "22632"] and answer["exclude"] == ["glass", "ceramic"]
     assert (answer["customer"], answer["price_max"], answer["country"]) == (None, 5.0, "France")
     assert [product["code"] for product in answer["products"]] == ["22423", "22632"]
@@ -343,6 +353,13 @@ def test_recommend_as_json_is_one_object_and_nothing_else(small, capsys):
     assert cli.main(["recommend", small.folder, "--json", "--no-explain", "--price-max", "2"]) == 0
     (product,) = json.loads(capsys.readouterr().out)["products"]
     assert product["price"] == 1.95 and product["why"] is None
+
+
+def test_recommend_passes_on_the_day_of_asking(small, capsys):
+    assert cli.main(["recommend", small.folder, "--json", "--when", "2011-12-24"]) == 0
+    assert json.loads(capsys.readouterr().out)["when"] == small.asked[-1]["when"] == "2011-12-24"
+    assert cli.main(["recommend", small.folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["when"] is small.asked[-1]["when"] is None
 
 
 def test_bytes_that_are_no_text_of_the_terminals_are_read_as_utf_8(small, capsys):
@@ -362,7 +379,8 @@ def test_bytes_that_are_no_text_of_the_terminals_are_read_as_utf_8(small, capsys
         (["--price-max", "nan"], "'nan' is not a price"), (["--price-max", "-1"], "'-1' is not a price"),
         (["--price-max", "cheap"], "'cheap' is not a price"), (["-k", "0"], "'0' is not a number of products"),
         (["--exclude", "purple"], "no product has 'purple'"), (["--price-max", "0.5"], "nothing is left"),
-        (["--colour", "red"], "--colour"),
+        (["--colour", "red"], "--colour"), (["--when", "yesterday"], "'yesterday' is not a date"),
+        (["--when", "2011-02-30"], "not a day of the calendar"), (["--when", "20111109"], "is not a date"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", [["--json"], []])
@@ -416,11 +434,28 @@ def test_chat_keeps_what_was_said_between_turns(small, monkeypatch, capsys):
 
 
 def test_chat_says_what_cannot_be_done_and_keeps_its_state(small, monkeypatch, capsys):
-    said = chat(monkeypatch, capsys, small, "mug", "not purple", "under 1 pound", "cheaper", "", "why?", "help")
-    assert "That cannot be done: no product has 'purple'" in said and "That cannot be done: nothing is left" in said
-    assert said.count('I go on with: "mug".') == 2
+    said = chat(monkeypatch, capsys, small, "mug", "under 1 pound", "cheaper", "", "why?", "help")
+    assert "That cannot be done: nothing is left" in said and said.count('I go on with: "mug".') == 1
     assert 'Looking for "mug", up to £3.74' in said and 'Say what you are looking for, or "help".' in said
     assert "\n2. GLASS JUG\n    You bought" in said and "You can say" in said.split("> help")[1]
+
+
+def test_chat_drops_an_exclusion_that_no_product_has_and_does_the_rest(small, monkeypatch, capsys):
+    small.catalogue["description"] += " GIFT"
+    said = chat(monkeypatch, capsys, small, "nothing with cats, not red, under £5", "not gift", "not ceramic")
+    assert "Nothing here has cats: there is nothing to leave out.\nLooking for anything, up to £4.99, not red:" in said
+    assert " WHITE MUG" in said and "RED MUG" not in said
+    assert "That cannot be done: nothing is left" in said  # every product is a gift
+    assert "up to £4.99, not red, not ceramic:" in said and small.asked[-1]["exclude"] == ["red", "ceramic"]
+
+
+def test_chat_shows_a_product_again_and_undoes(small, monkeypatch, capsys):
+    said = chat(
+        monkeypatch, capsys, small, "how much is it?", "mug", "how much is the second?", "not red", "undo", "undo"
+    )
+    assert re.search(r"> how much is the second\?\n 2  WHITE MUG +£3\.75  22423\n> not red", said)
+    assert 'I go back a turn.\nLooking for "mug":\n 1  RED RETROSPOT TEAPOT' in said
+    assert said.endswith("> undo\nI go back a turn.\n> \n") and len(small.asked) == 4  # the check, and three lists
 
 
 def test_chat_with_an_unknown_customer_does_not_begin(small, monkeypatch, capsys):
@@ -496,7 +531,7 @@ def test_chat_with_a_pipe_and_a_terminal_without_pounds(built):
     said = done.stdout.decode("ascii")
     assert done.returncode == 0 and "Traceback" not in done.stderr.decode(), done.stderr
     assert re.search(r"\n 1  .+ GBP \d+\.\d\d  \w+\n", said) and 'Looking for "a gift for my mother", up to GBP' in said
-    assert "That cannot be done" in said and re.search(r"> why the first\?\n1\. .+\n    \w", said)
+    assert "Nothing here has ultramarine" in said and re.search(r"> why the first\?\n1\. .+\n    \w", said)
 
 
 @pytest.mark.slow

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from recbook import conversation
-from recbook.conversation import EXPLAIN, HELP, NOTHING, QUIT, RECOMMEND, Shown, State
-from recbook.spoken import corrected, pounds
+from recbook.conversation import EXPLAIN, HELP, NOTHING, QUIT, RECOMMEND, SHOW, Shown, State
+from recbook.prices import pounds
+from recbook.spoken import corrected
 
 TEAPOT, MUG, JUG = Shown("85123A", "RED TEAPOT", 12.95), Shown("22423", "WHITE MUG", 3.75), Shown("22632", "JUG", 4.25)
 LIST = State(query="tea", shown=(TEAPOT, MUG, JUG))
@@ -24,6 +25,7 @@ def talk(*turns: str, state: State = LIST) -> State:
     [
         ("£4.20", 4.2), ("4,20", 4.2), ("£1,000", 1000), ("£1,234.50", 1234.5), ("five pounds", 5), ("50p", 0.5),
         ("a fiver", 5), ("a pound", 1), ("a hundred pounds", 100), ("12 quid", 12), ("75 pence", 0.75),
+        ("twenty five pounds", 25), ("thirty-one", 31), ("two hundred quid", 200), ("a hundred and fifty pounds", 150),
     ],
 )  # fmt: skip
 def test_amounts_are_pounds(text, amount):
@@ -37,6 +39,8 @@ def test_amounts_are_pounds(text, amount):
         ("no more than 3 pounds please", 3), ("not over £7.50", 7.5), ("max 5", 5), ("50p or less", 0.5),
         ("I have 10 pounds", 10), ("a fiver", 5), ("for under a tenner", 9.99), ("Under Five Pounds!", 4.99),
         ("between 5 and 10 pounds", 10), ("£5-10", 10), ("around £6", 6), ("my budget is 20 pounds", 20),
+        ("twenty five pounds", 25), ("under twenty-five", 24.99), ("over £5 but under £10", 9.99),
+        ("a hundred and fifty pounds", 150),
     ],
 )  # fmt: skip
 def test_a_price_that_is_named_is_the_limit(text, limit):
@@ -49,7 +53,7 @@ def test_a_price_that_is_named_is_the_limit(text, limit):
     [
         "cheaper", "cheaper please", "something cheaper", "cheeper", "cheapre", "not too expensive", "too dear",
         "that's too expensive!", "less expensive", "nothing expensive", "not so pricey", "even cheaper ones",
-        "these are too expensive", "not more expensive",
+        "these are too expensive", "not more expensive", "a bit cheaper than that", "cheaper than those",
     ],
 )  # fmt: skip
 def test_cheaper_is_a_penny_below_the_median_of_what_was_shown(text):
@@ -65,13 +69,30 @@ def test_cheaper_never_raises_a_limit_and_needs_a_list():
     assert talk("cheaper", state=penny).price_max is None
 
 
-@pytest.mark.parametrize("text", ["any price", "price doesn't matter", "more expensive", "not so cheap", "over £5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "any price", "price doesn't matter", "more expensive", "not so cheap", "over £5", "not under £10",
+        "not less than £10", "nothing under £10", "I don't want anything below ten pounds", "no cheaper than 3",
+        "forget the price", "never mind the price", "ignore the limit",
+    ],
+)  # fmt: skip
 def test_a_limit_is_lifted_again(text):
     after = talk("cheaper", text)
     assert after.price_max is None and after.exclude == () and "no lower limit" in after.notes[0]
+    assert (after.query, after.act) == ("tea", RECOMMEND)
 
 
-@pytest.mark.parametrize("text", ["toy for a 5 year old", "gift for two people", "set of 6 mugs", "2011 diary"])
+@pytest.mark.parametrize("text", ["up to 20 euros", "under €20", "about $5 or less please", "between 5 and 10 euros"])
+def test_prices_in_other_money_are_no_limit(text):
+    after = talk("under £7", text)
+    assert (after.price_max, after.query, after.act) == (6.99, "tea", NOTHING) and "pounds only" in after.notes[0]
+    assert talk(f"a jug {text}").query == "a jug"
+
+
+@pytest.mark.parametrize(
+    "text", ["toy for a 5 year old", "gift for two people", "set of 6 mugs", "2011 diary", "under twenty five people"]
+)
 def test_other_numbers_are_no_prices(text):
     assert talk(text).price_max is None and talk(text).query == text
 
@@ -86,6 +107,9 @@ def test_other_numbers_are_no_prices(text):
         ("other than mugs", ["mugs"]), ("not made of glass", ["glass"]), ("don't show me mugs", ["mugs"]),
         ("not 85123A", ["85123a"]), ("not the second", ["22423"]), ("not number 3", ["22632"]),
         ("not the last one", ["22632"]), ("except for jugs", ["jugs"]),
+        ("not the first two", ["85123A", "22423"]), ("not the last 2", ["22423", "22632"]), ("not 2", ["22423"]),
+        ("she doesn't like red", ["red"]), ("he hates cats", ["cats"]), ("my mother does not like glass", ["glass"]),
+        ("red is not ok", ["red"]), ("the second is not fine", ["22423"]),
     ],
 )  # fmt: skip
 def test_what_is_not_wanted_is_excluded(text, excluded):
@@ -102,6 +126,20 @@ def test_an_exclusion_is_taken_back(text):
     assert (after.exclude, after.query, after.act) == (("blue",), "tea", RECOMMEND)
 
 
+@pytest.mark.parametrize(
+    "text", ["red is not fine", "red is still not ok", "no, red isn't okay", "red still is no good"]
+)
+def test_an_exclusion_is_not_taken_back_by_a_no(text):
+    after = talk("not red", text)
+    assert (after.exclude, after.query) == (("red",), "tea")
+
+
+@pytest.mark.parametrize("text", ["never mind", "Never mind.", "no problem", "nevermind"])
+def test_some_words_only_sound_like_exclusions(text):
+    assert (talk(text).exclude, talk(text).query, talk(text).act) == ((), "tea", NOTHING)
+    assert (talk(f"{text}, a jug").exclude, talk("never mind, a jug").query) == ((), "a jug")
+
+
 def test_the_last_word_holds_where_a_query_contradicts_an_exclusion():
     searched = talk("not red", "a red mug")
     assert (searched.query, searched.exclude) == ("a red mug", ()) and "So red is allowed again." in searched.notes
@@ -115,6 +153,33 @@ def test_a_turn_may_say_several_things():
     after = talk("a gift for a tea lover up to £20 but no ceramic", state=State())
     assert (after.asked, after.exclude, after.price_max) == ("a gift for a tea lover", ("ceramic",), 20)
     assert talk("cheaper and not red").said == '"tea", up to £4.24, not red'
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "refined"),
+    [
+        ("a mug", "blue instead", "a blue mug"), ("a mug", "in blue", "a blue mug"),
+        ("a mug", "an orange one", "an orange mug"),
+        ("a red mug", "in blue please", "a blue mug"), ("a mug in red", "make it light blue", "a light blue mug"),
+        ("an apron", "what about green?", "a green apron"), ("mugs", "in glass", "glass mugs"),
+        ("red", "in blue", "blue"),
+        ("a red glass jug", "blue instead of red", "a blue glass jug"), ("a glass jug", "in ceramic", "a ceramic jug"),
+        ("wrapping paper", "in cotton", "cotton wrapping paper"),
+        ("a mug", "blue", "blue"), ("a mug", "a jug instead", "a jug"),
+    ],
+)  # fmt: skip
+def test_a_colour_or_a_material_refines_what_is_looked_for(query, text, refined):
+    state = replace(LIST, query=query, exclude=("blue",), left_out=("1",))
+    after = talk(text, state=state)
+    assert (after.query, after.act, after.left_out) == (refined, RECOMMEND, ())
+    assert after.exclude == (() if "blue" in refined else ("blue",))
+    assert talk(text, state=State()).act == RECOMMEND  # nothing to refine: a search
+
+
+def test_a_refined_query_is_still_for_the_same_person():
+    assert talk("for my mother", "in blue").asked == "blue tea for my mother"
+    after = talk("a mug", "not red, but in blue")
+    assert (after.query, after.exclude) == ("a blue mug", ("red",))
 
 
 def test_relations_go_into_the_query_each_in_place_of_the_last_of_its_sort():
@@ -163,6 +228,42 @@ def test_why_about_what_is_not_there_is_said():
 
 
 @pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("show me the first again", (0,)), ("I like the second", (1,)), ("2", (1,)), ("how much is the second?", (1,)),
+        ("the last one", (2,)), ("how much is the teapot", (0,)), ("How much are they?", (0, 1, 2)), ("#3", (2,)),
+        ("what does the 2nd cost?", (1,)), ("the first two", (0, 1)), ("price of the white mug", (1,)),
+    ],
+)  # fmt: skip
+def test_what_was_shown_is_shown_again_and_nothing_else_changes(text, places):
+    after = talk(text)
+    assert (after.act, after.places) == (SHOW, places)
+    assert replace(after, act=NOTHING, places=()) == LIST
+
+
+@pytest.mark.parametrize("text", ["a second mug", "second hand", "how much is a vase?", "2 mugs"])
+def test_other_places_and_prices_are_searches(text):
+    assert talk(text).act == RECOMMEND and talk(text).query == text.removeprefix("how much is ").strip("?")
+
+
+def test_what_was_not_shown_cannot_be_shown_again():
+    assert talk("9").act == NOTHING and "3 products were shown" in talk("9").notes[0]
+    first = talk("2", state=State())
+    assert (first.act, first.query) == (NOTHING, "") and "Nothing was shown" in first.notes[0]
+
+
+def test_undo_goes_back_turn_by_turn():
+    after = talk("not red", "cheaper")
+    once, twice = talk("undo", state=after), talk("undo", "undo", state=after)
+    assert (once.exclude, once.price_max, once.act) == (("red",), None, RECOMMEND)
+    assert (twice.exclude, twice.shown, twice.act) == ((), LIST.shown, RECOMMEND)
+    assert "no turn to undo" in talk("undo", state=twice).notes[0] and talk("undo", state=twice).act == NOTHING
+    assert talk("not red", "why?", "help", "undo").exclude == ()
+    assert talk("not red", "start over", "undo").exclude == ("red",)
+    assert talk("a mug", "undo", state=State()) == State(notes=("I go back a turn.",))
+
+
+@pytest.mark.parametrize(
     ("text", "act"),
     [("quit", QUIT), ("Bye!", QUIT), ("ok, that's all thanks", QUIT), ("help", HELP), ("?", HELP),
      ("", NOTHING), ("  \t", NOTHING), ("???", NOTHING), ("hello", NOTHING), ("thank you", NOTHING), ("no", NOTHING)],
@@ -196,7 +297,7 @@ def test_polite_words_are_no_part_of_a_search():
 
 
 def test_what_is_understood_is_said():
-    assert State().said == "anything"
+    assert State().said == "anything" and talk("not red", state=State()).said == "anything, not red"
     assert talk("up to 4.20", "not red", "more").said == '"tea", up to £4.20, not red, none of the 3 shown before'
 
 
@@ -208,7 +309,28 @@ def test_only_mistyped_commands_are_put_right():
 
 
 @pytest.mark.parametrize(
-    "piece", ["not ", "a ", "something ", "red, ", "no red or ", "1,", "£5 ", "5-", "too so very ", "(", "\0", "why "]
+    "piece",
+    [
+        "not ",
+        "a ",
+        "something ",
+        "red, ",
+        "no red or ",
+        "1,",
+        "£5 ",
+        "5-",
+        "too so very ",
+        "(",
+        "\0",
+        "why ",
+        "red is ",
+        "in blue ",
+        "twenty ",
+        "first two ",
+        "how much ",
+        "5 euros or ",
+        "my mother ",
+    ],
 )
 def test_no_text_takes_long(piece):
     start = time.perf_counter()

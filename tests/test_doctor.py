@@ -159,3 +159,5 @@ def test_it_is_fast_and_imports_nothing_heavy(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=surroundings)
     seconds, *names = ast.literal_eval(done.stdout)
     assert seconds < 1 and not {"torch", "faiss", "numpy", "pandas", "matplotlib", "transformers"} & set(names)
+    listed = {name.partition("=")[0].partition(">")[0] for name in PROJECT["dependencies"]}
+    assert listed & set(names) <= {"pooch", "tqdm"}, doctor.__doc__

@@ -14,12 +14,13 @@ from recbook.embeddings import encode  # noqa: E402
 @pytest.fixture(scope="module")
 def shopper(small_shop):
     customer = small_shop.customers[7]
-    return small_shop.shopper(customer, None)
+    return small_shop.shopper(customer)
 
 
 @pytest.fixture(scope="module")
 def everything(small_shop):
-    return np.ones(len(small_shop.shelf.codes), bool)
+    """That the models know."""
+    return np.arange(len(small_shop.shelf.codes)) < small_shop.shelf.known
 
 
 def test_scores_are_those_of_the_learned_ranker(small_shop, shopper, everything):
@@ -32,7 +33,7 @@ def test_scores_are_those_of_the_learned_ranker(small_shop, shopper, everything)
 def test_a_query_weighs_as_much_as_the_shopper(small_shop, shopper, everything):
     ours, known = small_shop.shelf, small_shop.shelf.index
     both = reranking.WeightedSum([(ours.ranker, 1.0), (reranking.ByText(known, encode), 1.0)])
-    hits = queries.by_text(known, ["blue mug"], encode, shelf.FOUND).codes[0].tolist()
+    hits = queries.by_text(known, ["blue mug"], encode, shelf.FOUND, among=ours.split.codes.tolist()).codes[0].tolist()
     expected = reranking.best(both, shopper, "blue mug", hits, k=10)
     found = ours.find(shopper, "blue mug", everything)
     assert found.codes[:10].tolist() == expected["code"].tolist()
@@ -52,7 +53,7 @@ def test_a_new_product_has_the_mean_score_of_its_kin(small_shop, shopper):
     ours = more.shelf
     found = ours.find(shopper, None, np.ones(len(ours.codes), bool))
     vectors = more.vectors.loc[ours.codes].to_numpy()
-    near = np.argsort(-(vectors[:-1] @ vectors[-1]), kind="stable")[: shelf.KIN]
+    near = np.argsort(-(vectors[: ours.known] @ vectors[-1]), kind="stable")[: shelf.KIN]
     assert 10 in near
     score = dict(zip(found.codes.tolist(), found.scores, strict=True))
     assert np.isclose(score["N1"], ours.ranker.score(shopper, None, ours.codes[near].tolist()).mean(), atol=1e-4)
@@ -68,13 +69,22 @@ def test_only_what_is_allowed_is_found(small_shop, shopper, everything):
         assert len(small_shop.shelf.find(shopper, query, ~everything).codes) == 0
 
 
-def test_the_first_reason_is_the_one_with_the_largest_effect(small_shop, shopper):
-    ours, code = small_shop.shelf, small_shop.catalogue.index[20]
-    (reasons,) = ours.reasons(shopper, [code])
-    why = ours.model.why(shopper.history, code, shopper.when)
-    effects = why.set_index("code")["effect"][reasons]
-    assert 1 < len(reasons) <= 2 * shelf.LOOKED_AT and (np.diff(effects) <= 1e-4).all()
-    assert ours.reasons(reranking.Shopper([], shopper.when), [code]) == [[]]
+@pytest.mark.parametrize("fast", [False, True])
+def test_reasons_have_an_effect_on_the_model_that_ranked_and_the_largest_comes_first(small_shop, shopper, fast):
+    ours = small_shop.shelf
+    codes = small_shop.catalogue.index[::40].tolist()
+    named = 0
+    for code, reasons in zip(codes, ours.reasons(shopper, codes, fast), strict=True):
+        why = (ours.student if fast else ours.model).why(shopper.history, code, shopper.when)
+        effects = why.set_index("code")["effect"][reasons]
+        assert (effects > -1e-5).all() and (np.diff(effects) <= 1e-4).all()
+        named += bool(reasons)
+    assert named and ours.reasons(reranking.Shopper([], shopper.when), codes[:1]) == [[]]
+
+
+def test_what_has_no_effect_or_is_the_product_itself_is_no_reason():
+    codes, effects = np.array(["a", "b", "c", "d"]), np.array([0.1, -2.0, 0.5, 0.9])
+    assert shelf._strongest(codes, effects, "d") == ["c", "a"]
 
 
 def test_a_product_is_no_reason_for_itself(small_shop, shopper):

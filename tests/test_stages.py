@@ -29,6 +29,12 @@ def test_now_is_the_day_after_the_last_receipt():
     assert stages.now(receipts) == pd.Timestamp("2011-03-05")
 
 
+def test_a_mistyped_year_is_named():
+    dates = pd.date_range("2011-01-01", periods=2000, freq="h").tolist() + [pd.Timestamp("2021-03-04")]
+    with pytest.raises(ValueError, match="2021-03-04, nearly all others of 2011-03"):
+        stages.now(pd.DataFrame({"date": dates}))
+
+
 def test_a_stage_is_said_and_timed():
     seconds, said = {}, []
     with stages.stage("wait", seconds, said.append):
