@@ -14,6 +14,7 @@ import os
 import shutil
 from dataclasses import asdict
 from functools import lru_cache
+from importlib.resources import files
 from importlib.util import find_spec
 
 import numpy as np
@@ -345,37 +346,30 @@ def student(split: evaluation.Split | None = None):
 
     The teacher is the blend of trees and `basket_gpt`; it labels histories that are cut short, as of the cut.
     """
-    from recbook import basket_model, baskets, candidates, distillation, labels, learned, signals, stages
+    from recbook import baskets, stages
 
     if split is None:
         receipts = cleaned().receipts
         split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
-    model, sizes, how = basket_gpt(split), distillation.STUDENT, distillation.Settings()
-    made_of = {
-        "receipts": rc.fingerprint(split.receipts), "encoder": WEIGHTS_SHA256, "how": asdict(how),
-        "settings": asdict(sizes) | {"parts": sorted(sizes.parts)},
-        "code": _code(basket_model, baskets, candidates, distillation, labels, learned, signals, stages),
-    }  # fmt: skip
+    model, settings = basket_gpt(split), stages.Settings()
+    made_of = {"receipts": rc.fingerprint(split.receipts), "encoder": WEIGHTS_SHA256, "code": _package()}
+    made_of["settings"] = settings.numbers()
 
     def make(folder):
         vectors = pd.DataFrame(encode(list(rc.descriptions(split.receipts).values())), index=split.codes)
-        ranker = stages.learned_ranker(split.receipts, vectors, stages.Settings())
-        stages.taught_student(split, model, ranker, vectors).save(folder)
+        ranker = stages.learned_ranker(split.receipts, vectors, settings)
+        stages.taught_student(split, model, ranker, vectors, settings.student).save(folder)
 
     return artifact("student", made_of, make, load=baskets.BasketGPT.load)
 
 
 def recommender():
     """The whole `recommender.Recommender` of the receipts that the chapters run on, as of the day after the last."""
-    from recbook import baskets, candidates, distillation, labels, learned, ledger, narratives, narrator, shelf, signals
-    from recbook import recommender, stages  # isort: skip
+    from recbook import recommender
 
-    ranking, telling = (candidates, learned, shelf, signals), (ledger, narratives, narrator)
     settings, product_code = recommender.Settings(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE
-    made_of = {
-        "receipts": rc.fingerprint(cleaned().receipts), "settings": settings.numbers(), "encoder": WEIGHTS_SHA256,
-        "code": _code(baskets, *ranking, *telling, distillation, labels, recommender, stages),
-    }  # fmt: skip
+    made_of = {"receipts": rc.fingerprint(cleaned().receipts), "encoder": WEIGHTS_SHA256, "code": _package()}
+    made_of["settings"] = settings.numbers()
 
     def make(folder):
         recommender.Recommender.build(raw_receipts(), settings, product_code).save(folder / "shop")
@@ -386,3 +380,9 @@ def recommender():
 def _code(*modules) -> str:
     """A hash of the modules' source: what they make counts as made by them as they are."""
     return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
+
+
+def _package() -> str:
+    """A hash of the whole package: what is made by so much of it counts as made by all of it."""
+    parts = [part for part in files("recbook").iterdir() if part.name.endswith((".py", ".json"))]
+    return hashlib.sha256(b"".join(part.read_bytes() for part in sorted(parts, key=lambda part: part.name))).hexdigest()

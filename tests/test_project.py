@@ -33,8 +33,8 @@ ORDER = """
     histories clues knowledge asking basket_model sentences baskets
     reranking variety cold_start candidates signals learned prompts practice listwise causal_lm endpoint
     storytelling recitals falsehoods phrasing narratives quality labels distillation
-    artifacts narrator stages shelf recommender_files recommender prices spoken conversation workshop scoring recommending
-    doctor cli
+    artifacts narrator stages shelf recommender_files recommender
+    prices spoken conversation workshop scoring recommending doctor cli
 """.split()
 HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}
 

@@ -269,5 +269,7 @@ def test_the_catalogue_is_what_enough_bought_and_the_moment_the_day_after(small_
     assert small_shop.moment == receipts["date"].max().normalize() + pd.Timedelta(days=1)
     split = evaluation.standing(receipts, small_shop.moment)
     assert small_shop.catalogue.index[: len(split.codes)].tolist() == split.codes.tolist()
-    assert np.allclose(small_shop.catalogue["price"][split.codes], rc.catalogue(receipts)["price"].loc[split.codes].round(2))
+    assert np.allclose(
+        small_shop.catalogue["price"][split.codes], rc.catalogue(receipts)["price"].loc[split.codes].round(2)
+    )
     assert list(small_shop.seconds) and min(small_shop.seconds.values()) >= 0

@@ -1,6 +1,7 @@
 """The chapters' data follows RECBOOK_DATA, and what they need of earlier ones is made once."""
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -215,3 +216,36 @@ def test_every_scale_has_a_shape_a_plan_and_rates():
         for rates in (workshop.WITH_MUON[scale], {"learning_rate": workshop.WITHOUT[scale]}):
             training.Settings(**workshop.TRAINING[scale], **rates)
     training.Settings(**workshop.NARRATOR, **workshop.WITH_MUON["laptop"])
+
+
+def test_the_student_is_taught_once_and_loaded(monkeypatch, capsys):
+    from recbook import baskets, distillation, stages
+
+    hardly = replace(stages.Settings.tiny(), student=replace(distillation.STUDENT, epochs=0.05))
+    monkeypatch.setattr(stages, "Settings", lambda: hardly)
+    split = evaluation.standing(workshop.cleaned().receipts, evaluation.default_cut(workshop.cleaned().receipts))
+    model = baskets.BasketGPT.fit(split.receipts, hardly.baskets, progress=False)
+    monkeypatch.setattr(workshop, "basket_gpt", lambda split: model)
+    first = workshop.student(split)
+    assert "student: built" in capsys.readouterr().out
+    again = workshop.student(split)
+    assert "student: loaded from the cache" in capsys.readouterr().out
+    asked = [[split.codes[0]]], [[split.codes[3], split.codes[9]]]
+    assert (first.ask(asked) == again.ask(asked)).all() and first.settings.width == distillation.STUDENT.width
+
+
+def test_the_recommender_is_built_once_and_loaded(small_shop, monkeypatch, capsys):
+    from recbook import recommender
+
+    built = []
+
+    def build(raw, settings, product_code):
+        built.append(len(raw))
+        return small_shop
+
+    monkeypatch.setattr(recommender.Recommender, "build", build)
+    customer = small_shop.customers[0]
+    for _ in range(2):
+        shop_now = workshop.recommender()
+        pd.testing.assert_frame_equal(shop_now.recommend(customer, k=3), small_shop.recommend(customer, k=3))
+    assert built == [len(workshop.raw_receipts())] and "recommender: loaded from the cache" in capsys.readouterr().out
