@@ -346,19 +346,19 @@ def student(split: evaluation.Split | None = None):
 
     The teacher is the blend of trees and `basket_gpt`; it labels histories that are cut short, as of the cut.
     """
-    from recbook import baskets, stages
+    from recbook import baskets, distillation, stages
 
     if split is None:
         receipts = cleaned().receipts
         split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
-    model, settings = basket_gpt(split), stages.Settings()
+    model, sizes = basket_gpt(split), distillation.STUDENT
     made_of = {"receipts": rc.fingerprint(split.receipts), "encoder": WEIGHTS_SHA256, "code": _package()}
-    made_of["settings"] = settings.numbers()
+    made_of["settings"] = asdict(sizes) | {"parts": sorted(sizes.parts)}
 
     def make(folder):
         vectors = pd.DataFrame(encode(list(rc.descriptions(split.receipts).values())), index=split.codes)
-        ranker = stages.learned_ranker(split.receipts, vectors, settings)
-        stages.taught_student(split, model, ranker, vectors, settings.student).save(folder)
+        ranker = stages.learned_ranker(split.receipts, vectors, stages.Settings())
+        stages.taught_student(split, model, ranker, vectors, sizes).save(folder)
 
     return artifact("student", made_of, make, load=baskets.BasketGPT.load)
 

@@ -221,8 +221,9 @@ def test_every_scale_has_a_shape_a_plan_and_rates():
 def test_the_student_is_taught_once_and_loaded(monkeypatch, capsys):
     from recbook import baskets, distillation, stages
 
-    hardly = replace(stages.Settings.tiny(), student=replace(distillation.STUDENT, epochs=0.05))
+    hardly = stages.Settings.tiny()
     monkeypatch.setattr(stages, "Settings", lambda: hardly)
+    monkeypatch.setattr(distillation, "STUDENT", replace(distillation.STUDENT, epochs=0.05))
     split = evaluation.standing(workshop.cleaned().receipts, evaluation.default_cut(workshop.cleaned().receipts))
     model = baskets.BasketGPT.fit(split.receipts, hardly.baskets, progress=False)
     monkeypatch.setattr(workshop, "basket_gpt", lambda split: model)
