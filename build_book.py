@@ -208,7 +208,7 @@ def board() -> str:
 
     if not evaluation.has_results(CHAIN):
         return "The whole chain is not yet measured: `make bench`."
-    rows = evaluation.load_results(CHAIN)["rows"]
+    rows = [row for row in evaluation.load_results(CHAIN)["rows"] if "method" in row]  # the others are of the data
     cells = {(row["method"], row["metric"], row.get("split", "all")): row for row in rows}
     lines = [
         "| method | all | repeat | explore | coverage | diversity | ms | MB |",
