@@ -5,14 +5,15 @@
 
 `scoreboard` writes results/system_scoreboard_<name of the data>.json, with the date for another cut than the usual one:
 from popularity to the student in few bits, each method's NDCG@10 (all, repeat, explore), coverage and diversity of its
-ten, the median time at a counter for one shopper whose history is at hand, on two cores, and what it keeps in memory
+ten, the median time at a counter for one shopper whose history is at hand, and what it keeps in memory
 for that. The language model ranks the BasketGPT's best twenty; it has read receipts up to the usual cut, and so stands
 in no table of another. Text alone is the nearest of the index to the mean of what was bought.
 `latency` writes results/system_latency_<name of the data>.json: what `Recommender.build` takes stage by stage, in a
 process of its own, then what loading and asking take in another, beside a plain pipeline: the same index on text alone,
 and as many tokens by `transformers.generate` from a GPT of the narrator's size whose weights are random.
 
-On two cores and the real log `scoreboard` takes a quarter of an hour and 4 GB once the GPTs, the student and the
+All is measured on one thread: networks so small mostly wait for a second one, and a shop's server wants its other cores
+for other shoppers. On the real log `scoreboard` takes a quarter of an hour and 4 GB once the GPTs, the student and the
 narrator are kept from an earlier run, `latency` half an hour; on the embedded shop three minutes, and eight.
 `--data`: what RECBOOK_DATA takes, or `embedded`. `--rehearse`: models that hardly learned, few questions, nothing
 written.
@@ -38,6 +39,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from recbook import baselines, baskets, evaluation, gpt, learned, listwise, practice, quantized, reranking, workshop
 from recbook.baskets import BasketGPT
@@ -518,6 +520,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data != "embedded":
         os.environ["RECBOOK_DATA"] = arguments.data
+    torch.set_num_threads(1)
+    threadpool_limits(1)
     if arguments.stage:
         rows = STAGES[arguments.stage](arguments.folder, arguments.rehearse)
         (arguments.folder / f"{arguments.stage}.json").write_text(json.dumps(rows), encoding="utf-8")

@@ -539,7 +539,7 @@ if len(rows):
 # Read the last line twice. Whoever has an afternoon should count. What the rest of the book adds is in the column *explore*, in reasons that are true, and in
 # answers to people of whom there is nothing to count.
 #
-# And the system as a whole, on two cores, beside a plain pipeline: the nearest by text, and as many tokens from a model of the same size by
+# And the system as a whole, on one thread, beside a plain pipeline: the nearest by text, and as many tokens from a model of the same size by
 # `transformers.generate`, unchecked.
 
 
