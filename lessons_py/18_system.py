@@ -521,15 +521,17 @@ if len(rows):
     against = rows[rows["metric"] == f"ndcg@10 against {first}"].set_index(["method", "split"])
     tied = [name for name in table.index if name != first and against.loc[(name, "all"), "high"] >= 0]
     cheap = min([first, *tied], key=lambda name: table.loc[name, "ms"])
-    kept, faster = table["all"] / table.loc[first, "all"], table.loc[first, "ms"] / table["ms"]
+    teacher = table.loc["learned blend"]
+    kept, faster = table["all"] / teacher["all"], teacher["ms"] / table["ms"]
     verdict = [
         f"Best on all products is **{first}** with {table.loc[first, 'all']:.3f}. Not worse than it beyond chance: "
         f"{'; '.join(tied) or 'none'}. Of these the fastest is **{cheap}**, at {table.loc[cheap, 'ms']:.1f} ms.",
         f"What the language model over text does to the BasketGPT's twenty: {table.loc['LLM reranker', 'all'] - table.loc['BasketGPT', 'all']:+.3f}, "
         f"for {table.loc['LLM reranker', 'ms'] / table.loc['BasketGPT', 'ms']:.1f} times the time.",
-        f"The student keeps {kept['student']:.1%} of the best at {faster['student']:.1f} times its speed, in int8 "
+        f"The student keeps {kept['student']:.1%} of its teacher, the learned blend, at {faster['student']:.1f} times its speed, in int8 "
         f"{kept['student, int8']:.1%} at {faster['student, int8']:.1f} times, in NF4 {kept['student, nf4']:.1%} at "
-        f"{faster['student, nf4']:.1f} times.",
+        f"{faster['student, nf4']:.1f} times. On what is new to a shopper it has {table.loc['student', 'explore']:.3f}, its teacher "
+        f"{teacher['explore']:.3f}.",
         f"Text alone, the recommender of most tutorials, reaches {table.loc['text only', 'all']:.3f}; counting what each "
         f"customer bought before reaches {table.loc['personal frequency', 'all']:.3f} in {table.loc['personal frequency', 'ms']:.2f} ms.",
     ]
