@@ -183,21 +183,6 @@ def letter_bytes() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write in binary that appears at `path` when all is written; after an error nothing is left behind."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        os.chmod(beside, 0o644)  # mkstemp's files are for their owner only
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
-
-
 def _in_order(ranks: dict) -> list:
     return sorted(ranks, key=ranks.__getitem__)
 
