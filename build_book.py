@@ -204,11 +204,12 @@ def readme() -> None:
 
 def board() -> str:
     """The whole chain on the real log as a table in Markdown, from results/; a sentence, if it is not measured."""
-    from recbook import evaluation
+    from recbook.baselines import evaluation
+    from recbook.baselines.results import has_results, load_results
 
-    if not evaluation.has_results(CHAIN):
+    if not has_results(CHAIN):
         return "The whole chain is not yet measured: `make bench`."
-    rows = [row for row in evaluation.load_results(CHAIN)["rows"] if "method" in row]  # the others are of the data
+    rows = [row for row in load_results(CHAIN)["rows"] if "method" in row]  # the others are of the data
     cells = {(row["method"], row["metric"], row.get("split", "all")): row for row in rows}
     lines = [
         "| method | all | repeat | explore | coverage | diversity | ms | MB |",
@@ -226,16 +227,17 @@ def board() -> str:
 
 def keep_costs(measured: dict[str, tuple[float, float]], seconds: float) -> None:
     """Put seconds and peak memory of the chapters just run beside those of the others in results/chapters.json."""
-    from recbook import evaluation, workshop
+    from recbook.baselines.results import describe_data, has_results, load_results, save_results
+    from recbook.book import workshop
 
-    kept = evaluation.load_results("chapters")["rows"] if evaluation.has_results("chapters") else []
+    kept = load_results("chapters")["rows"] if has_results("chapters") else []
     rows = [row for row in kept if row["chapter"] in chapters() and row["chapter"] not in measured]
     for chapter, (duration, peak) in measured.items():
         rows.append({"chapter": chapter, "metric": "seconds", "value": round(duration, 1)})
         rows.append({"chapter": chapter, "metric": "peak_gb", "value": round(peak, 2)})
-    data = evaluation.describe_data(workshop.raw_receipts(), workshop.data_name())
+    data = describe_data(workshop.raw_receipts(), workshop.data_name())
     rows.sort(key=lambda row: (row["chapter"], row["metric"]))
-    evaluation.save_results("chapters", rows, command="make refresh", data=data, seconds=round(seconds, 1))
+    save_results("chapters", rows, command="make refresh", data=data, seconds=round(seconds, 1))
 
 
 def show_cost(path: Path) -> None:

@@ -19,7 +19,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbook import baselines, baskets, evaluation, gpt, histories, receipts, training, workshop
+from recbook.baselines import evaluation, intervals, metrics, models
+from recbook.baselines import results as results_files
+from recbook.baselines.results import describe_data, save_results
+from recbook.baskets.log import interaction_log
+from recbook.baskets.model import BasketGPT, basket_gpt_scores, scores_at_cut
+from recbook.baskets.network import NETWORK_PARTS, BasketGPTConfig
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
+from recbook.gpt.config import GPTConfig
+from recbook.gpt.model import GPT
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train
 
 K, SEED, METRIC = 10, 0, "ndcg@10"
 OUT = 0.1  # share of the products that `unsold` keeps from the model
@@ -29,20 +41,20 @@ PARTS = {  # what each step of the chapter adds
     "and a pointer": frozenset({"reading", "pointer"}),
     "and time": frozenset({"reading", "pointer", "time"}),
     "and text": frozenset({"reading", "pointer", "time", "text"}),
-    "and what is bought together": baskets.PARTS,
+    "and what is bought together": NETWORK_PARTS,
 }
 
 
-def score(split: evaluation.Split, settings: baskets.Settings) -> list[dict]:
+def score(split: evaluation.Split, settings: BasketGPTConfig) -> list[dict]:
     """The GPT and every baseline, and what the GPT gains over each."""
     start = time.perf_counter()
-    model = baskets.BasketGPT.fit(split.receipts, settings)
+    model = BasketGPT.fit(split.receipts, settings)
     measured = {"seconds to train": time.perf_counter() - start}
-    judged = {"BasketGPT": evaluation.evaluate(baskets.scored(model, split), split, K)}
+    judged = {"BasketGPT": evaluation.evaluate(scores_at_cut(model, split), split, K)}
     measured |= {"seconds": time.perf_counter() - start}
     measured |= {"parameters": sum(parameter.numel() for parameter in model.network.parameters())}
     rows = [{"method": "BasketGPT", "metric": metric, "value": value} for metric, value in measured.items()]
-    for name, method in baselines.METHODS.items():
+    for name, method in models.BASELINES.items():
         judged[name] = evaluation.evaluate(method(split), split, K)
         rows += gain(judged, "BasketGPT", name)
     return means(judged) + rows
@@ -60,26 +72,26 @@ def gain(judged: dict[str, pd.DataFrame], name: str, other: str) -> list[dict]:
     """What one method gains over another in each part, paired by shopper."""
     rows = []
     for part in evaluation.PARTS:
-        change = evaluation.paired(judged[name][part, METRIC].to_numpy(), judged[other][part, METRIC].to_numpy())
+        change = intervals.paired(judged[name][part, METRIC].to_numpy(), judged[other][part, METRIC].to_numpy())
         row = {"method": name, "split": part, "metric": f"{METRIC} against {other}", "value": change.difference}
         rows.append(row | {"low": change.low, "high": change.high, "p": change.p_value, "n": change.n})
     return rows
 
 
-def steps(split: evaluation.Split, settings: baskets.Settings) -> list[dict]:
+def steps(split: evaluation.Split, settings: BasketGPTConfig) -> list[dict]:
     """The chapter's steps from a plain GPT to the whole, each with what it gains over the step before."""
     judged, rows = {"next item": evaluation.evaluate(next_item(split, settings), split, K)}, []
     chosen = {name: replace(settings, parts=parts, repeats=1.0) for name, parts in PARTS.items()}
     for name, choice in (chosen | {"and repeats that count more": settings}).items():
         print(f"  {name} …", flush=True)
         before = list(judged)[-1]
-        judged[name] = evaluation.evaluate(baskets.basket_gpt(split, choice), split, K)
+        judged[name] = evaluation.evaluate(basket_gpt_scores(split, choice), split, K)
         rows += gain(judged, name, before)
     whole, without = list(judged)[-1], "the whole, but it does not read"
-    blind = replace(settings, parts=baskets.PARTS - {"reading"})
-    judged[without] = evaluation.evaluate(baskets.basket_gpt(split, blind), split, K)
+    blind = replace(settings, parts=NETWORK_PARTS - {"reading"})
+    judged[without] = evaluation.evaluate(basket_gpt_scores(split, blind), split, K)
     rows += gain(judged, whole, without)
-    judged["personal frequency"] = evaluation.evaluate(baselines.personal_frequency(split), split, K)
+    judged["personal frequency"] = evaluation.evaluate(models.personal_frequency(split), split, K)
     return means(judged) + rows
 
 
@@ -97,17 +109,17 @@ class Stream:
         return self.tokens[at], self.tokens[at + 1]
 
 
-def next_item(split: evaluation.Split, settings: baskets.Settings) -> np.ndarray:
+def next_item(split: evaluation.Split, settings: BasketGPTConfig) -> np.ndarray:
     """A plain GPT on the same tokens, trained to say the next one, asked where the next basket opens."""
-    s, (log, customer) = settings, histories.read(split.receipts, split.codes)
+    s, (log, customer) = settings, interaction_log(split.receipts, split.codes)
     tokens, N = np.insert(log.items, log.starts[:-1], log.products), log.products
-    model = gpt.GPT(gpt.Config(N + 1, s.context, s.layers, s.heads, s.width, dropout=0.1), seed=s.seed)
+    model = GPT(GPTConfig(N + 1, s.context, s.layers, s.heads, s.width, dropout=0.1), seed=s.seed)
     count = int(np.ceil(s.epochs * len(tokens) / (s.batch * s.context)))
-    recipe = training.Settings(
+    recipe = TrainingConfig(
         steps=count, batch=s.batch, learning_rate=s.learning_rate, final=0.02, seed=s.seed, precision="float32",
         evaluate_every=count, save_every=count,
     )  # fmt: skip
-    training.train(model, Stream(tokens, s.context), recipe)
+    train(model, Stream(tokens, s.context), recipe)
     opening = log.starts[:-1] + np.arange(len(log.days))
     ends = np.append(opening[1:], len(tokens))
     made = []
@@ -120,7 +132,7 @@ def next_item(split: evaluation.Split, settings: baskets.Settings) -> np.ndarray
     return np.stack(made)
 
 
-def unsold(split: evaluation.Split, settings: baskets.Settings) -> list[dict]:
+def unsold(split: evaluation.Split, settings: BasketGPTConfig) -> list[dict]:
     """A tenth of the products is kept from the model but for their descriptions, then ranked among themselves."""
     rng = np.random.default_rng(SEED)
     hidden = np.isin(np.arange(len(split.codes)), rng.permutation(len(split.codes))[: int(OUT * len(split.codes))])
@@ -129,15 +141,15 @@ def unsold(split: evaluation.Split, settings: baskets.Settings) -> list[dict]:
     shoppers, targets = split.shoppers[judged], split.targets[judged].multiply(hidden).tocsr().astype(bool)
     counts = evaluation.count_invoices(known, shoppers, split.codes)
     part = evaluation.Split(split.cut, known, split.codes, shoppers, counts, targets)
-    model = baskets.BasketGPT.fit(known, settings, products=receipts.descriptions(split.receipts))
-    words = {"TF-IDF": baselines.description_vectors(split).toarray(), "MiniLM": model.knowledge.text}
-    scores = {"BasketGPT": baskets.scored(model, part), "chance": rng.random(counts.shape)}
+    model = BasketGPT.fit(known, settings, products=receipts.descriptions(split.receipts))
+    words = {"TF-IDF": models.description_vectors(split).toarray(), "MiniLM": model.knowledge.text}
+    scores = {"BasketGPT": scores_at_cut(model, part), "chance": rng.random(counts.shape)}
     scores |= {f"text profile, {name}": (counts > 0) @ vectors @ vectors.T for name, vectors in words.items()}
     tables = {name: evaluation.evaluate(rank - 1e9 * ~hidden, part, K) for name, rank in scores.items()}
     rows = [row for row in means(tables) if row["split"] == "explore"]
     for name in list(tables)[1:]:
         rows += [row for row in gain(tables, "BasketGPT", name) if row["split"] == "explore"]
-    among_all = hidden[evaluation.rank(scores["BasketGPT"], K)].mean()
+    among_all = hidden[metrics.rank(scores["BasketGPT"], K)].mean()
     rows.append({"method": "BasketGPT", "metric": "share of the lists of all products", "value": float(among_all)})
     return rows + [{"method": "products", "metric": "kept from the model", "value": int(hidden.sum())}]
 
@@ -153,7 +165,7 @@ def grown(clean: pd.DataFrame, shoppers: int, products: int) -> pd.DataFrame:
     return lines.assign(code=lines["code"] + "V" + variant, description=lines["description"] + " " + variant)
 
 
-def growth(clean: pd.DataFrame, settings: baskets.Settings) -> list[dict]:
+def growth(clean: pd.DataFrame, settings: BasketGPTConfig) -> list[dict]:
     """Time and memory of a shop with ten times the shoppers, three times the products, and both."""
     rows = []
     for shoppers, products in ((1, 1), (1, 3), (10, 1), (10, 3)):
@@ -161,7 +173,7 @@ def growth(clean: pd.DataFrame, settings: baskets.Settings) -> list[dict]:
         count = lines.drop_duplicates(["invoice", "code"]).shape[0] + lines["invoice"].nunique()
         epoch = count / (settings.batch * settings.context)  # steps, about
         start = time.perf_counter()
-        model = baskets.BasketGPT.fit(lines, replace(settings, epochs=STEPS / epoch), progress=False)
+        model = BasketGPT.fit(lines, replace(settings, epochs=STEPS / epoch), progress=False)
         whole, learned = time.perf_counter() - start, sum(figures["seconds"] for figures in model.metrics)
         measured = {
             "products": lines["code"].nunique(), "shoppers": lines["customer"].nunique(),
@@ -185,13 +197,13 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="a few steps of training, nothing written")
     arguments = parser.parse_args()
     start, embedded = time.perf_counter(), arguments.data == "embedded"
-    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
-    data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
+    raw = workshop.the_shop().receipts if embedded else load_receipts(arguments.data)
+    data = describe_data(raw, "embedded shop" if embedded else arguments.data)
     clean = receipts.clean(raw).receipts
     usual = evaluation.default_cut(clean)
     split = evaluation.next_basket(clean, arguments.cut or usual)
-    epochs = 0.02 if arguments.rehearse else arguments.epochs or baskets.Settings().epochs
-    settings = baskets.Settings(epochs=epochs)
+    epochs = 0.02 if arguments.rehearse else arguments.epochs or BasketGPTConfig().epochs
+    settings = BasketGPTConfig(epochs=epochs)
     if arguments.what == "growth":
         rows = growth(clean, settings)
     else:
@@ -200,12 +212,12 @@ def main() -> None:
     print(pd.DataFrame(rows).round(4).astype(object).fillna("").to_string(index=False))
     if arguments.rehearse:
         return
-    slug, dated = evaluation.slug(data["name"]), f" --cut {split.cut:%Y-%m-%d}" if split.cut != usual else ""
+    slug, dated = results_files.slug(data["name"]), f" --cut {split.cut:%Y-%m-%d}" if split.cut != usual else ""
     command = f"python benchmarks/baskets.py {arguments.what} --data {'embedded' if embedded else slug}{dated}"
     command += f" --epochs {epochs:g}" if arguments.epochs else ""
     name = f"baskets_{arguments.what}_{slug}" + dated.replace(" --cut ", "_")
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds)
+    path = save_results(name, rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbook import evaluation, receipts
+from recbook.baselines.results import describe_data, save_results
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
 
 
 def facts(raw: pd.DataFrame, cleaned: receipts.Cleaned) -> dict[str, float]:
@@ -66,18 +68,18 @@ def main() -> None:
     parser.add_argument("--data", default="online-retail", help="a file of receipts, or online-retail (default)")
     source = parser.parse_args().data
     start = time.perf_counter()
-    raw, reading = timed(lambda: receipts.load(source))
+    raw, reading = timed(lambda: load_receipts(source))
     cleaned, cleaning = timed(lambda: receipts.clean(raw))
     found = facts(raw, cleaned) | {"seconds to read": reading, "seconds to clean": cleaning}
     print(cleaned.audit.to_string(index=False))
     print(pd.Series(found).map("{:,.4g}".format).to_string())
     rows = [{"part": "audit", "metric": row.rule, "value": int(row.rows)} for row in cleaned.audit.itertuples()]
     rows += [{"part": "facts", "metric": name, "value": round(float(value), 6)} for name, value in found.items()]
-    path = evaluation.save_results(
+    path = save_results(
         "cleaning",
         rows,
         command=f"python benchmarks/cleaning.py --data {source if source == 'online-retail' else Path(source).name}",
-        data=evaluation.describe_data(raw, source),
+        data=describe_data(raw, source),
         seconds=time.perf_counter() - start,
     )
     print(f"wrote {path.name}")

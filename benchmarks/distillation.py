@@ -22,28 +22,28 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbook import (
-    baskets,
-    distillation,
-    embeddings,
-    evaluation,
-    labels,
-    learned,
-    quantized,
-    receipts,
-    reranking,
-    stages,
-    workshop,
-)
-from recbook.baskets import BasketGPT
-from recbook.candidates import Moment
-from recbook.distillation import DROPPED, STUDENT, Settings, distil
-from recbook.knowledge import Knowledge
-from recbook.signals import Signals
+from recbook.baselines import evaluation, intervals, metrics
+from recbook.baselines import results as results_files
+from recbook.baselines.results import describe_data, save_results
+from recbook.baskets.item_features import ShopFeatures
+from recbook.baskets.model import BasketGPT, scores_at_cut
+from recbook.baskets.network import BasketGPTConfig
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
+from recbook.distillation import labels
+from recbook.distillation.student import BASKETS_DROPPED, STUDENT_CONFIG, DistillationConfig, count_features, distil
+from recbook.embeddings.encoder import encode
+from recbook.quantization.layers import quantize, quantized_schemes
+from recbook.ranking.candidates import Snapshot
+from recbook.ranking.features import CandidateFeatures
+from recbook.ranking.lambdarank import LambdaRank, LambdaRankConfig, RankingExamples, ranking_examples
+from recbook.ranking.rankers import shoppers_at
+from recbook.system.build import RecommenderConfig, fit_lambdarank
 
 K, METRIC, SEEDS = 10, "ndcg@10", (0, 1, 2)
 TEACHER, GPT, TAUGHT, ALONE = "teacher", "BasketGPT", "student", "student without a teacher"
-DROPOUT, AT_ITS_BEST = baskets.Settings().dropout, "student without a teacher, its own dropout"
+DROPOUT, AT_ITS_BEST = BasketGPTConfig().dropout, "student without a teacher, its own dropout"
 MONTHS = 2  # past cuts that the trees learn from
 LISTED, COUNTER = 200, 50  # candidates that are scored at the counter, shoppers who stand there
 SHOWN = 3  # shoppers for whom the student is right and the teacher wrong
@@ -53,10 +53,10 @@ class Lesson(NamedTuple):
     """All that students of a cut share."""
 
     split: evaluation.Split
-    teacher: learned.LearnedRanker
-    asked: learned.Examples
+    teacher: LambdaRank
+    asked: RankingExamples
     made: dict[int, list[labels.Label]]  # by how many of the last baskets were left out
-    knowledge: Knowledge
+    knowledge: ShopFeatures
     seconds: dict[str, float]
 
 
@@ -69,34 +69,34 @@ def prepared(split: evaluation.Split, rehearse: bool, dropped: Sequence[int]) ->
         seconds[name], start = time.perf_counter() - start, time.perf_counter()
         print(f"  {name}: {seconds[name]:.0f} seconds", flush=True)
 
-    hardly = baskets.Settings(epochs=0.02)
+    hardly = BasketGPTConfig(epochs=0.02)
     model = BasketGPT.fit(split.receipts, hardly) if rehearse else workshop.basket_gpt(split)
     lap("BasketGPT")
     texts = list(receipts.descriptions(split.receipts).values())
-    vectors = pd.DataFrame(embeddings.encode(texts), index=split.codes)
-    trees = learned.Settings(trees=5) if rehearse else learned.Settings()
-    ranker = stages.learned_ranker(split.receipts, vectors, stages.Settings(trees=trees, months=MONTHS))
-    signals = Signals(Moment(split, model, vectors.to_numpy()), split)
-    ranker = learned.LearnedRanker(ranker.trees, ranker.names, ranker.settings, signals)
-    asked = learned.examples(signals, split)
+    vectors = pd.DataFrame(encode(texts), index=split.codes)
+    trees = LambdaRankConfig(trees=5) if rehearse else LambdaRankConfig()
+    ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig(trees=trees, months=MONTHS))
+    signals = CandidateFeatures(Snapshot(split, model, vectors.to_numpy()), split)
+    ranker = LambdaRank(ranker.trees, ranker.names, ranker.settings, signals)
+    asked = ranking_examples(signals, split)
     lap("trees")
-    made = {number: labels.of_moment(ranker, signals, dropped=number) for number in dropped}
+    made = {number: labels.label_snapshot(ranker, signals, dropped=number) for number in dropped}
     lap("labels")
-    knowledge = distillation.counted(split.receipts)
+    knowledge = count_features(split.receipts)
     lap("counts of the shop on every day")
     return Lesson(split, ranker, asked, made, knowledge, seconds)
 
 
 def taught(
     lesson: Lesson,
-    how: Settings,
+    how: DistillationConfig,
     seed: int,
     rehearse: bool,
-    dropped: Sequence[int] = DROPPED,
-    dropout: float = STUDENT.dropout,
+    dropped: Sequence[int] = BASKETS_DROPPED,
+    dropout: float = STUDENT_CONFIG.dropout,
 ) -> BasketGPT:
     """A student of one seed."""
-    settings = replace(STUDENT, seed=seed, dropout=dropout, epochs=0.02 if rehearse else STUDENT.epochs)
+    settings = replace(STUDENT_CONFIG, seed=seed, dropout=dropout, epochs=0.02 if rehearse else STUDENT_CONFIG.epochs)
     made = [label for number in dropped for label in lesson.made[number]]
     return distil(lesson.split.receipts, made, settings, how, lesson.knowledge, progress=False)
 
@@ -110,7 +110,7 @@ def against(tables: dict[str, pd.DataFrame], name: str, other: str) -> list[dict
     """What one gains over another in each part, paired by shopper."""
     rows = []
     for part in evaluation.PARTS:
-        change = evaluation.paired(tables[name][part, METRIC].to_numpy(), tables[other][part, METRIC].to_numpy())
+        change = intervals.paired(tables[name][part, METRIC].to_numpy(), tables[other][part, METRIC].to_numpy())
         row = {"method": name, "split": part, "metric": f"{METRIC} against {other}", "value": change.difference}
         rows.append(row | {"low": change.low, "high": change.high, "p": change.p_value, "n": change.n})
     return rows
@@ -129,12 +129,16 @@ def score(lesson: Lesson, rehearse: bool) -> list[dict]:
     """Teacher, BasketGPT, students with and without a teacher; sizes, times, and where they differ."""
     split, gpt = lesson.split, lesson.teacher.signals.moment.model
     of_teacher = lesson.teacher.scores(lesson.asked, len(split.codes))
-    tables = {TEACHER: judged(of_teacher, split), GPT: judged(baskets.scored(gpt, split), split)}
+    tables = {TEACHER: judged(of_teacher, split), GPT: judged(scores_at_cut(gpt, split), split)}
     # With nobody to listen to, a student learns its few baskets by heart unless more is left out: both are shown.
-    kinds = {ALONE: (0.0, STUDENT.dropout), AT_ITS_BEST: (0.0, DROPOUT), TAUGHT: (Settings().alpha, STUDENT.dropout)}
+    kinds = {
+        ALONE: (0.0, STUDENT_CONFIG.dropout),
+        AT_ITS_BEST: (0.0, DROPOUT),
+        TAUGHT: (DistillationConfig().alpha, STUDENT_CONFIG.dropout),
+    }
     rows = []
     for name, (alpha, dropout) in kinds.items():
-        student, tables[name], made = of_seeds(lesson, name, Settings(alpha=alpha), dropout, rehearse)
+        student, tables[name], made = of_seeds(lesson, name, DistillationConfig(alpha=alpha), dropout, rehearse)
         rows += made
     rows = summed(tables) + rows + kept(tables)
     for name, other in ((TAUGHT, ALONE), (TAUGHT, AT_ITS_BEST), (TAUGHT, TEACHER), (TAUGHT, GPT), (ALONE, TEACHER)):
@@ -148,13 +152,13 @@ def score(lesson: Lesson, rehearse: bool) -> list[dict]:
 
 
 def of_seeds(
-    lesson: Lesson, name: str, how: Settings, dropout: float, rehearse: bool
+    lesson: Lesson, name: str, how: DistillationConfig, dropout: float, rehearse: bool
 ) -> tuple[BasketGPT, pd.DataFrame, list[dict]]:
     """The first seed's student, what each shopper gets on average over the seeds, and each seed's mean."""
     start = time.perf_counter()
     students = [taught(lesson, how, seed, rehearse, dropout=dropout) for seed in SEEDS]
     seconds = (time.perf_counter() - start) / len(SEEDS)
-    each = [judged(baskets.scored(model, lesson.split), lesson.split) for model in students]
+    each = [judged(scores_at_cut(model, lesson.split), lesson.split) for model in students]
     rows = [{"method": name, "metric": "seconds to train", "value": seconds}]
     for seed, table in zip(SEEDS, each, strict=True):
         mean = table["all", METRIC].mean()
@@ -174,12 +178,12 @@ def kept(tables: dict[str, pd.DataFrame]) -> list[dict]:
 
 def in_bits(student: BasketGPT, split: evaluation.Split) -> list[dict]:
     """The first seed's student in 8 and 4 bits, against itself in 32."""
-    tables, rows = {TAUGHT: judged(baskets.scored(student, split), split)}, []
+    tables, rows = {TAUGHT: judged(scores_at_cut(student, split), split)}, []
     for scheme in ("int8", "nf4"):
         small = copy.deepcopy(student)
-        quantized.quantize(small.network, scheme)
+        quantize(small.network, scheme)
         name = f"{TAUGHT}, {scheme}"
-        tables[name] = judged(baskets.scored(small, split), split)
+        tables[name] = judged(scores_at_cut(small, split), split)
         rows += against(tables, name, TAUGHT) + sizes({name: small})
     return summed({name: table for name, table in tables.items() if name != TAUGHT}) + rows
 
@@ -191,7 +195,7 @@ def sizes(models: dict[str, BasketGPT]) -> list[dict]:
         held = sum(each.nbytes for each in [*model.network.parameters(), *model.network.buffers()])
         held -= model.network.text.nbytes
         rows.append({"method": name, "metric": "megabytes of weights", "value": held / 1e6})
-        if not quantized.schemes(model.network):
+        if not quantized_schemes(model.network):
             count = sum(each.numel() for each in model.network.parameters())
             rows.append({"method": name, "metric": "parameters", "value": count})
     return rows
@@ -200,14 +204,14 @@ def sizes(models: dict[str, BasketGPT]) -> list[dict]:
 def times(lesson: Lesson, gpt: BasketGPT, student: BasketGPT) -> list[dict]:
     """Milliseconds for one shopper at the counter, and for each of all shoppers at once."""
     split, codes = lesson.split, lesson.split.codes[:LISTED].tolist()
-    some = reranking.shoppers(split.receipts, split.shoppers[:COUNTER].tolist(), split.cut)
+    some = shoppers_at(split.receipts, split.shoppers[:COUNTER].tolist(), split.cut)
     small = copy.deepcopy(student)
-    quantized.quantize(small.network, "int8")
+    quantize(small.network, "int8")
     models = {GPT: gpt, TAUGHT: student, f"{TAUGHT}, int8": small}
     counter = {name: lambda one, model=model: model.ask([one.history], one.when) for name, model in models.items()}
     counter[TEACHER] = lambda one: lesson.teacher.score(one, None, codes)
-    batch = {name: lambda model=model: baskets.scored(model, split) for name, model in models.items()}
-    batch[TEACHER] = lambda: lesson.teacher.scores(learned.examples(lesson.teacher.signals, split), len(split.codes))
+    batch = {name: lambda model=model: scores_at_cut(model, split) for name, model in models.items()}
+    batch[TEACHER] = lambda: lesson.teacher.scores(ranking_examples(lesson.teacher.signals, split), len(split.codes))
     rows, spent = [], {}
     for name, ask in counter.items():
         spent[name] = float(np.median([taken(ask, one) for one in some]))
@@ -230,7 +234,7 @@ def taken(ask: Callable, *arguments) -> float:
 def apart(lesson: Lesson, of_teacher: np.ndarray, student: BasketGPT) -> list[dict]:
     """Where one finds something of the next basket and the other nothing; a few shoppers for whom it is the student."""
     split, targets = lesson.split, lesson.split.targets.toarray()
-    lists = [evaluation.rank(scores, K) for scores in (of_teacher, baskets.scored(student, split))]
+    lists = [metrics.rank(scores, K) for scores in (of_teacher, scores_at_cut(student, split))]
     hits = [np.take_along_axis(targets, ranking, axis=1) for ranking in lists]
     teacher, own = (hit.any(axis=1) for hit in hits)
     shared = np.mean([len(np.intersect1d(a, b)) for a, b in zip(*lists, strict=True)]) / K
@@ -252,18 +256,21 @@ def apart(lesson: Lesson, of_teacher: np.ndarray, student: BasketGPT) -> list[di
 
 # --- What each part of the teaching adds -------------------------------------------------------------------------
 
-STEPS: dict[str, tuple[Settings, Sequence[int]]] = {
-    "without a teacher": (Settings(alpha=0), ()),
-    "with a teacher": (Settings(), DROPPED),
-    "labels alone": (Settings(alpha=1), DROPPED),
-    "a quarter labels": (Settings(alpha=0.25), DROPPED),
-    "half labels": (Settings(alpha=0.5), DROPPED),
-    "the first recommendation alone": (Settings(kept=1), DROPPED),
-    "half the temperature": (Settings(temperature=Settings().temperature / 2), DROPPED),
-    "twice the temperature": (Settings(temperature=Settings().temperature * 2), DROPPED),
-    "all labels alike": (Settings(confidence=0), DROPPED),
-    "histories with one basket less": (Settings(), (1,)),
-    "whole histories": (Settings(), (0,)),  # the questions that are judged among them, as the teacher answers them
+STEPS: dict[str, tuple[DistillationConfig, Sequence[int]]] = {
+    "without a teacher": (DistillationConfig(alpha=0), ()),
+    "with a teacher": (DistillationConfig(), BASKETS_DROPPED),
+    "labels alone": (DistillationConfig(alpha=1), BASKETS_DROPPED),
+    "a quarter labels": (DistillationConfig(alpha=0.25), BASKETS_DROPPED),
+    "half labels": (DistillationConfig(alpha=0.5), BASKETS_DROPPED),
+    "the first recommendation alone": (DistillationConfig(kept=1), BASKETS_DROPPED),
+    "half the temperature": (DistillationConfig(temperature=DistillationConfig().temperature / 2), BASKETS_DROPPED),
+    "twice the temperature": (DistillationConfig(temperature=DistillationConfig().temperature * 2), BASKETS_DROPPED),
+    "all labels alike": (DistillationConfig(confidence=0), BASKETS_DROPPED),
+    "histories with one basket less": (DistillationConfig(), (1,)),
+    "whole histories": (
+        DistillationConfig(),
+        (0,),
+    ),  # the questions that are judged among them, as the teacher answers them
 }
 
 
@@ -272,7 +279,7 @@ def steps(lesson: Lesson, rehearse: bool) -> list[dict]:
     tables = {TEACHER: judged(lesson.teacher.scores(lesson.asked, len(lesson.split.codes)), lesson.split)}
     for name, (how, dropped) in STEPS.items():
         model = taught(lesson, how, SEEDS[0], rehearse, dropped)
-        tables[name] = judged(baskets.scored(model, lesson.split), lesson.split)
+        tables[name] = judged(scores_at_cut(model, lesson.split), lesson.split)
         print(f"  {name}: {tables[name]['all', METRIC].mean():.4f}", flush=True)
     first = next(iter(STEPS))
     return summed(tables) + [row for name in STEPS if name != first for row in against(tables, name, first)]
@@ -287,12 +294,16 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="models that hardly learned, nothing written")
     arguments = parser.parse_args()
     start, embedded = time.perf_counter(), arguments.data == "embedded"
-    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
-    data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
+    raw = workshop.the_shop().receipts if embedded else load_receipts(arguments.data)
+    data = describe_data(raw, "embedded shop" if embedded else arguments.data)
     clean = receipts.clean(raw).receipts
     usual = evaluation.default_cut(clean)
     split = evaluation.next_basket(clean, arguments.cut or usual)
-    wanted = DROPPED if arguments.what == "score" else sorted({number for _, some in STEPS.values() for number in some})
+    wanted = (
+        BASKETS_DROPPED
+        if arguments.what == "score"
+        else sorted({number for _, some in STEPS.values() for number in some})
+    )
     lesson = prepared(split, arguments.rehearse, wanted)
     made = (score if arguments.what == "score" else steps)(lesson, arguments.rehearse)
     rows = evaluation.result_rows(pd.DataFrame(made), split)
@@ -306,12 +317,12 @@ def main() -> None:
     )
     if arguments.rehearse:
         return
-    slug, dated = evaluation.slug(data["name"]), f" --cut {split.cut:%Y-%m-%d}" if split.cut != usual else ""
+    slug, dated = results_files.slug(data["name"]), f" --cut {split.cut:%Y-%m-%d}" if split.cut != usual else ""
     command = f"python benchmarks/distillation.py {arguments.what} --data {'embedded' if embedded else slug}{dated}"
     kind = "distillation" if arguments.what == "score" else "distillation_steps"
     name = f"{kind}_{slug}" + dated.replace(" --cut ", "_")
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds)
+    path = save_results(name, rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

@@ -15,11 +15,19 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from recbook import baselines, evaluation, receipts, workshop
-from recbook import embeddings as em
+from recbook.baselines import evaluation, intervals, models
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
+from recbook.embeddings import encoder, text_vectors
 
 K = 10
-ENCODERS: dict[str, Callable[[list[str]], np.ndarray]] = {"TF-IDF": em.tfidf, "LSA": em.lsa, "MiniLM": em.encode}
+ENCODERS: dict[str, Callable[[list[str]], np.ndarray]] = {
+    "TF-IDF": text_vectors.tfidf,
+    "LSA": text_vectors.lsa,
+    "MiniLM": encoder.encode,
+}
 SHARPNESS = [1, 2, 4, 8]
 WEIGHTS = [0.25, 0.5, 1.0, 2.0, 4.0]
 # Words that end a description without being the thing: "LUNCH BAG RED RETROSPOT" is a bag. Crude, and the same for all.
@@ -38,7 +46,7 @@ def head_noun(description: str) -> str:
 
 def encode_all(texts: list[str]) -> tuple[dict[str, np.ndarray], list[dict]]:
     """The texts' vectors by every method, and how fast each was; loading the model does not count."""
-    em.encode(["warm up"])
+    encoder.encode(["warm up"])
     vectors, rows = {}, []
     for method, encode in ENCODERS.items():
         start = time.perf_counter()
@@ -59,7 +67,7 @@ def shared(vectors: dict[str, np.ndarray], attributes: pd.DataFrame) -> list[dic
         by_chance = (sizes - 1) / (len(values) - 1)
         rows.append({"method": "chance", "metric": f"same {attribute}", "value": by_chance.mean(), "n": len(values)})
         for method, rows_of in vectors.items():
-            same = values[em.neighbours(rows_of, K)] == values[:, None]
+            same = values[text_vectors.neighbours(rows_of, K)] == values[:, None]
             rows.append({"method": method, "metric": f"same {attribute}", "value": same.mean(), "n": len(values)})
     return rows
 
@@ -74,13 +82,13 @@ def together(split: evaluation.Split) -> np.ndarray:
     """How often two products share an invoice, as a cosine: (products, products), zero on the diagonal."""
     number = pd.factorize(split.receipts["invoice"])[0]
     baskets = evaluation.count_invoices(split.receipts.assign(customer=number), np.unique(number), split.codes)
-    return baselines.cosine_similarity(baskets)  # count_invoices took each invoice for a shopper of its own
+    return models.cosine_similarity(baskets)  # count_invoices took each invoice for a shopper of its own
 
 
 def relations(split: evaluation.Split, vectors: dict[str, np.ndarray], truth: pd.DataFrame | None) -> list[dict]:
     """Recall among K text neighbours of what is bought together, and, where the truth is known, of both relations."""
     bought = np.argsort(-together(split), axis=1, kind="stable")[:, :K]
-    near = {method: em.neighbours(rows, K) for method, rows in vectors.items()}
+    near = {method: text_vectors.neighbours(rows, K) for method, rows in vectors.items()}
     wanted = {"bought together": list(bought)}
     if truth is not None:
         near["bought together"] = bought
@@ -100,7 +108,7 @@ def relations(split: evaluation.Split, vectors: dict[str, np.ndarray], truth: pd
 
 def trend(split: evaluation.Split) -> np.ndarray:
     """The root of recent popularity, mean one before the root: what the three-term blend multiplies by."""
-    recent = baselines.recent_popularity(split)
+    recent = models.recent_popularity(split)
     return np.sqrt(recent / max(recent.mean(), 1e-9))
 
 
@@ -111,26 +119,26 @@ def explore(scores: np.ndarray, split: evaluation.Split) -> float:
 
 def choose(split: evaluation.Split, vectors: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """For each method the sharpness of its profile, then its weight beside EASE, best at exploring on this split."""
-    base, rising = baselines.ease(split), trend(split)
+    base, rising = models.ease(split), trend(split)
     chosen = {}
     for method, rows in vectors.items():
-        profiles = {power: em.profile_scores(split.counts, rows, power) for power in SHARPNESS}
+        profiles = {power: text_vectors.profile_scores(split.counts, rows, power) for power in SHARPNESS}
         power = max(SHARPNESS, key=lambda power: explore(profiles[power], split))
-        weight = max(WEIGHTS, key=lambda w: explore(em.with_text(base, profiles[power], w) * rising, split))
+        weight = max(WEIGHTS, key=lambda w: explore(text_vectors.with_text(base, profiles[power], w) * rising, split))
         chosen[method] = (power, weight)
     return chosen
 
 
 def recommendations(split: evaluation.Split, vectors: dict[str, np.ndarray], chosen: dict) -> dict[str, np.ndarray]:
     """Scores by name: text alone (mean, then sharpened), EASE and the trend without text, and with it."""
-    base, rising = baselines.ease(split), trend(split)
-    scores = {"recent popularity": baselines.recent_popularity(split), "EASE": base, "EASE × trend": base * rising}
+    base, rising = models.ease(split), trend(split)
+    scores = {"recent popularity": models.recent_popularity(split), "EASE": base, "EASE × trend": base * rising}
     for method, rows in vectors.items():
         power, weight = chosen[method]
-        sharp = em.profile_scores(split.counts, rows, power)
-        scores[f"{method} profile, mean"] = em.profile_scores(split.counts, rows)
+        sharp = text_vectors.profile_scores(split.counts, rows, power)
+        scores[f"{method} profile, mean"] = text_vectors.profile_scores(split.counts, rows)
         scores[f"{method} profile, sharpened"] = sharp
-        scores[f"(EASE + {method}) × trend"] = em.with_text(base, sharp, weight) * rising
+        scores[f"(EASE + {method}) × trend"] = text_vectors.with_text(base, sharp, weight) * rising
     return scores
 
 
@@ -143,7 +151,7 @@ def judged(split: evaluation.Split, scores: dict[str, np.ndarray]) -> list[dict]
         rows += summary[summary["metric"] == f"ndcg@{K}"].assign(method=name).to_dict("records")
     without = tables["EASE × trend"]["explore", f"ndcg@{K}"].to_numpy()
     for name in (name for name in tables if name.startswith("(EASE + ")):
-        change = evaluation.paired(tables[name]["explore", f"ndcg@{K}"].to_numpy(), without)
+        change = intervals.paired(tables[name]["explore", f"ndcg@{K}"].to_numpy(), without)
         rows.append({"method": name, "split": "explore", "metric": f"ndcg@{K} gained over EASE × trend"})
         rows[-1] |= {"value": change.difference, "low": change.low, "high": change.high, "n": change.n}
     return rows
@@ -182,14 +190,14 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     embedded = arguments.data == "embedded"
-    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
-    data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
+    raw = workshop.the_shop().receipts if embedded else load_receipts(arguments.data)
+    data = describe_data(raw, "embedded shop" if embedded else arguments.data)
     rows = measure(receipts.clean(raw).receipts, workshop.the_shop().products if embedded else None)
     print(pd.DataFrame(rows).round(3).astype(object).fillna("").to_string(index=False))
-    name = evaluation.slug(data["name"])
+    name = slug(data["name"])
     command = f"python benchmarks/embeddings.py --data {'embedded' if embedded else name}"
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(f"embeddings_{name}", rows, command=command, data=data, seconds=seconds)
+    path = save_results(f"embeddings_{name}", rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

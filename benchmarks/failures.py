@@ -21,8 +21,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from recbook import baselines, cold_start, evaluation, metrics, queries, receipts, reranking, search, variety, workshop
-from recbook.embeddings import encode
+from recbook.baselines import evaluation, intervals, metrics, models
+from recbook.baselines import results as results_files
+from recbook.baselines.results import describe_data, save_results
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.embeddings.encoder import encode
+from recbook.ranking.cold_start import YEAR, popular_now
+from recbook.ranking.diversity import Complements, mmr
+from recbook.ranking.rankers import BasketGPTRanker, BlendedRanker, TextRanker, shoppers_at
+from recbook.search import queries
+from recbook.search.index import build_index
 
 K, METRIC = 10, "ndcg@10"
 POOL = 50  # products that are picked from for variety, and that a query finds
@@ -35,7 +44,7 @@ SEED = 0
 
 def summary(values: dict[str, np.ndarray], **more: object) -> list[dict]:
     """A row for each metric, (shoppers,) values, with its interval."""
-    mean, low, high = evaluation.bootstrap(np.column_stack(list(values.values())))
+    mean, low, high = intervals.bootstrap(np.column_stack(list(values.values())))
     n = [int((~np.isnan(value)).sum()) for value in values.values()]
     figures = zip(values, mean, low, high, n, strict=True)
     return [
@@ -70,13 +79,13 @@ def _cold_methods(split, rows: np.ndarray, country: pd.Series, vectors: pd.DataF
     """Scores for some of the shoppers, from the receipts of all others: a hidden purchase must not be counted."""
     others = split.receipts[~split.receipts["customer"].isin(split.shoppers[rows])]
     split, theirs = replace(split, receipts=others), country[rows]
-    here = {name: cold_start.popular(others, split.codes, split.cut, name) for name in ["", *theirs.unique()]}
+    here = {name: popular_now(others, split.codes, split.cut, name) for name in ["", *theirs.unique()]}
     nothing = np.zeros(vectors.shape[1])  # the mean of no vectors
     everybody = {
         "nearest to the history": vectors.loc[split.codes].to_numpy() @ nothing,
         "BasketGPT": model.ask([[]], split.cut)[0],
-        "popularity": baselines.popularity(split)[0],
-        "recent popularity": baselines.recent_popularity(split)[0],
+        "popularity": models.popularity(split)[0],
+        "recent popularity": models.recent_popularity(split)[0],
         "popular now": here[""],
     }
     tiled = {name: np.tile(scores, (rows.sum(), 1)) for name, scores in everybody.items()}
@@ -85,11 +94,11 @@ def _cold_methods(split, rows: np.ndarray, country: pd.Series, vectors: pd.DataF
 
 def season(log: pd.DataFrame) -> list[dict]:
     """A year after the first receipt, histories hidden: what sells now, with and without what sold a year ago."""
-    cut = log["date"].min().normalize() + cold_start.YEAR + pd.Timedelta(days=1)
+    cut = log["date"].min().normalize() + YEAR + pd.Timedelta(days=1)
     split, rows = evaluation.next_basket(log, cut), []
-    less_than_a_year = split.receipts[split.receipts["date"] > cut - cold_start.YEAR]
+    less_than_a_year = split.receipts[split.receipts["date"] > cut - YEAR]
     for name, lines in {"popular now": less_than_a_year, "popular now, and a year ago": split.receipts}.items():
-        scores = np.tile(cold_start.popular(lines, split.codes, cut), (len(split.shoppers), 1))
+        scores = np.tile(popular_now(lines, split.codes, cut), (len(split.shoppers), 1))
         judged = evaluation.evaluate(scores, split, K)["all", METRIC].to_numpy()
         rows += summary({METRIC: judged}, question="a year later", method=name)
     return rows
@@ -98,13 +107,13 @@ def season(log: pd.DataFrame) -> list[dict]:
 def little(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
     """Shoppers with one basket: the nearest to it, what sells, and the BasketGPT."""
     baskets = split.receipts.groupby("customer")["invoice"].nunique().reindex(split.shoppers).to_numpy()
-    asked = reranking.shoppers(split.receipts, split.shoppers[baskets == 1].tolist(), split.cut)
+    asked = shoppers_at(split.receipts, split.shoppers[baskets == 1].tolist(), split.cut)
     rows = np.flatnonzero(baskets == 1)
     unit = vectors.loc[split.codes].to_numpy()
     methods = {
         "nearest to the history": (split.counts[rows] > 0).astype(np.float32) @ unit @ unit.T,
         "popular now, here": np.stack(
-            [cold_start.popular(split.receipts, split.codes, split.cut, shopper.country) for shopper in asked]
+            [popular_now(split.receipts, split.codes, split.cut, shopper.country) for shopper in asked]
         ),
         "BasketGPT": model.ask([shopper.history for shopper in asked], split.cut),
     }
@@ -121,18 +130,18 @@ def little(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
 def variety_of(log: pd.DataFrame, split: evaluation.Split, vectors: pd.DataFrame) -> list[dict]:
     """One product of a later basket is seen: lists by five ways, and what they are made of."""
     unit = vectors.loc[split.codes].to_numpy()
-    similarity, companions = unit @ unit.T, variety.Companions(split.receipts, split.codes, unit)
+    similarity, companions = unit @ unit.T, Complements(split.receipts, split.codes, unit)
     seen, rest = _parted(log, split)
     pool = _pool(similarity)
 
     def diverse(scores: np.ndarray, row: int) -> np.ndarray:
         found = metrics.rank(scores[None], POOL)[0]
-        return found[variety.mmr(scores[found], similarity[np.ix_(found, found)], K)]
+        return found[mmr(scores[found], similarity[np.ix_(found, found)], K)]
 
     ways = {
         "nearest": lambda row: pool[row][:K],
         "nearest, then MMR": lambda row: pool[row][
-            variety.mmr(similarity[row][pool[row]], similarity[np.ix_(pool[row], pool[row])], K)
+            mmr(similarity[row][pool[row]], similarity[np.ix_(pool[row], pool[row])], K)
         ],
         "companions": lambda row: metrics.rank(companions.score([split.codes[row]], unlike=0.0)[None], K)[0],
         "companions unlike it": lambda row: metrics.rank(companions.score([split.codes[row]])[None], K)[0],
@@ -187,10 +196,10 @@ def _truth(codes: np.ndarray) -> dict[str, np.ndarray]:
 
 def asked_for(split: evaluation.Split, vectors: pd.DataFrame, model, most: int) -> list[dict]:
     """The same words from different shoppers: what each then bought, ranked by text, by the shopper, by both."""
-    index = search.build(split.codes, vectors.loc[split.codes].to_numpy())
-    text, person = reranking.ByText(index, encode), reranking.ByBaskets(model)
+    index = build_index(split.codes, vectors.loc[split.codes].to_numpy())
+    text, person = TextRanker(index, encode), BasketGPTRanker(model)
     ways = {"text": text, "shopper": person}
-    ways |= {f"text + {weight:g} shopper": reranking.WeightedSum([(text, 1), (person, weight)]) for weight in WEIGHTS}
+    ways |= {f"text + {weight:g} shopper": BlendedRanker([(text, 1), (person, weight)]) for weight in WEIGHTS}
     values = {name: [] for name in ways}
     for shopper, query, targets in _asked(split, most):
         found = queries.by_text(index, [query], encode, POOL).codes[0]
@@ -203,7 +212,7 @@ def asked_for(split: evaluation.Split, vectors: pd.DataFrame, model, most: int) 
     rows, plain = [], np.array(values["text"])
     for name, each in values.items():
         rows += summary({METRIC: np.array(each)}, question="query", method=name)
-        change = evaluation.paired(np.array(each), plain)
+        change = intervals.paired(np.array(each), plain)
         row = {"question": "query", "method": name, "metric": f"{METRIC} against text", "value": change.difference}
         rows.append(row | {"low": change.low, "high": change.high, "p": change.p_value, "n": change.n})
     return rows
@@ -214,7 +223,7 @@ def _asked(split: evaluation.Split, most: int):
     goods, rng = workshop.goods(), np.random.default_rng(SEED)
     kind = goods["kind"].reindex(split.codes, fill_value="").to_numpy()
     chosen = np.sort(rng.permutation(len(split.shoppers))[:most])
-    asked = reranking.shoppers(split.receipts, split.shoppers[chosen].tolist(), split.cut)
+    asked = shoppers_at(split.receipts, split.shoppers[chosen].tolist(), split.cut)
     for row, shopper in zip(chosen, asked, strict=True):
         bought = split.targets[row].indices
         named = sorted(set(kind[bought]) - {""})
@@ -229,7 +238,7 @@ def measure(rehearse: bool) -> tuple[evaluation.Split, list[dict]]:
     split = evaluation.next_basket(log, evaluation.default_cut(log))
     texts = receipts.descriptions(log)
     vectors = pd.DataFrame(encode(list(texts.values())), index=list(texts))
-    rows = cold("newcomers", evaluation.newcomers(log, split.cut), log, vectors, model)
+    rows = cold("newcomers", evaluation.cold_start(log, split.cut), log, vectors, model)
     rows += cold("history hidden", split, log, vectors, model) + season(log)
     rows += little(split, vectors, model)
     rows += variety_of(log, split, vectors)
@@ -249,11 +258,11 @@ def main() -> None:
     print(pd.DataFrame(rows).round(4).astype(object).fillna("").to_string(index=False))
     if arguments.rehearse:
         return
-    data = evaluation.describe_data(workshop.raw_receipts(), workshop.data_name())
-    slug, rows = evaluation.slug(data["name"]), [row | {"cut": f"{split.cut:%Y-%m-%d}"} for row in rows]
+    data = describe_data(workshop.raw_receipts(), workshop.data_name())
+    slug, rows = results_files.slug(data["name"]), [row | {"cut": f"{split.cut:%Y-%m-%d}"} for row in rows]
     command = f"python benchmarks/failures.py --data {'embedded' if workshop.embedded() else slug}"
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(f"failures_{slug}", rows, command=command, data=data, seconds=seconds)
+    path = save_results(f"failures_{slug}", rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

@@ -9,7 +9,13 @@ hour and 4 GB on two cores. `--data`: what `RECBOOK_DATA` takes, or `embedded`.
 import argparse
 import os
 
-from recbook import checkpoints, gpt, token_files, training, workshop
+from recbook.book import workshop
+from recbook.gpt.config import GPT_PRESETS, GPTConfig
+from recbook.gpt.model import GPT
+from recbook.tokens.files import TokenWindows
+from recbook.training import checkpoints
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train, validation_loss
 
 STEPS, BATCH = 220, 8
 RATES = dict(learning_rate=0.003, matrix_learning_rate=0.02)
@@ -25,20 +31,20 @@ def main() -> None:
         os.environ["RECBOOK_DATA"] = arguments.data
     os.environ["RECBOOK_SCALE"] = "full"
     learn, judge = workshop.token_files()
-    model = gpt.GPT(gpt.Config(len(workshop.vocabulary()), **gpt.PRESETS["full"]), seed=workshop.SEED)
-    settings = training.Settings(
+    model = GPT(GPTConfig(len(workshop.vocabulary()), **GPT_PRESETS["full"]), seed=workshop.SEED)
+    settings = TrainingConfig(
         steps=STEPS, batch=BATCH, warmup=20, evaluate_every=20, save_every=STEPS, seed=workshop.SEED, **RATES
     )
-    some = token_files.Windows(judge[: 16 * model.config.context + 1], model.config.context)
-    training.train(
+    some = TokenWindows(judge[: 16 * model.config.context + 1], model.config.context)
+    train(
         model,
-        token_files.Windows(learn, model.config.context),
+        TokenWindows(learn, model.config.context),
         settings,
-        validate=lambda model: training.validation_loss(model, some, size=8),
+        validate=lambda model: validation_loss(model, some, size=8),
         track=lambda figures: print(figures, flush=True),
         progress=False,
     )
-    print(f"model: {checkpoints.save_model(model, arguments.model)}")
+    print(f"model: {checkpoints.save_gpt(model, arguments.model)}")
 
 
 if __name__ == "__main__":

@@ -21,17 +21,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbook import evaluation, generation, gpt
+from recbook.baselines.results import save_results
+from recbook.generation import sampling
+from recbook.generation.generate import generate
+from recbook.gpt.config import GPT_PRESETS, GPTConfig
+from recbook.gpt.model import GPT, to_transformers
 
 SCALES = {"laptop": (4096, 96, 9), "full": (54_304, 48, 5)}  # preset -> vocabulary, new tokens a text, rounds
 BATCHES, PROMPT, SEED, THREADS = (1, 16), 16, 0, 2
 KNOBS = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
-MODES = {"greedy": generation.GREEDY, "sampling": generation.Sampling(repetition=1.1, **KNOBS)}
+MODES = {"greedy": sampling.GREEDY, "sampling": sampling.Sampling(repetition=1.1, **KNOBS)}
 
 
-def contestants(model: gpt.GPT, prompts: list[list[int]], mode: str, tokens: int) -> dict[str, Callable]:
+def contestants(model: GPT, prompts: list[list[int]], mode: str, tokens: int) -> dict[str, Callable]:
     """Each method as a function that returns the new tokens of every row."""
-    theirs, given = gpt.to_transformers(model), torch.tensor(prompts, device=model.device)
+    theirs, given = to_transformers(model), torch.tensor(prompts, device=model.device)
     knobs = {"do_sample": True, "repetition_penalty": 1.1, **KNOBS} if mode == "sampling" else {"do_sample": False}
     options = {"max_new_tokens": tokens, "pad_token_id": 0, **knobs}
     theirs.to(model.device).generation_config.eos_token_id = None
@@ -40,7 +44,7 @@ def contestants(model: gpt.GPT, prompts: list[list[int]], mode: str, tokens: int
         return theirs.generate(given, attention_mask=torch.ones_like(given), **options)[:, PROMPT:].tolist()
 
     return {
-        "recbook": lambda: generation.generate(model, prompts, tokens, MODES[mode]),
+        "recbook": lambda: generate(model, prompts, tokens, MODES[mode]),
         "transformers": transformers,
     }
 
@@ -58,7 +62,7 @@ def in_turns(methods: dict[str, Callable], rounds: int) -> dict[str, list[float]
 
 
 @torch.inference_mode()
-def parted_in_earnest(model: gpt.GPT, prompt: list[int], ours: list[int], theirs: list[int]) -> bool:
+def parted_in_earnest(model: GPT, prompt: list[int], ours: list[int], theirs: list[int]) -> bool:
     """Whether two greedy texts part where the model has a clear favourite, and not at a tie within rounding."""
     place = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
     if place is None:
@@ -69,8 +73,8 @@ def parted_in_earnest(model: gpt.GPT, prompt: list[int], ours: list[int], theirs
 
 def measure(scale: str, vocabulary: int, tokens: int, rounds: int) -> list[dict]:
     """All figures of one size of model."""
-    config = gpt.Config(vocabulary, **gpt.PRESETS[scale])
-    model, rng = gpt.GPT(config, seed=SEED).eval(), np.random.default_rng(SEED)
+    config = GPTConfig(vocabulary, **GPT_PRESETS[scale])
+    model, rng = GPT(config, seed=SEED).eval(), np.random.default_rng(SEED)
     rows = [{"scale": scale, "method": "both", "metric": "parameters", "value": config.parameters}]
     for batch in BATCHES:
         prompts = rng.integers(vocabulary, size=(batch, PROMPT)).tolist()
@@ -111,9 +115,7 @@ def main() -> None:
     settings = json.dumps([SCALES, BATCHES, PROMPT, SEED, KNOBS])
     made = {"name": "random weights", "sha256": hashlib.sha256(settings.encode()).hexdigest(), "rows": sum(BATCHES)}
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(
-        "generation", rows, command="python benchmarks/generation.py", data=made, seconds=seconds
-    )
+    path = save_results("generation", rows, command="python benchmarks/generation.py", data=made, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

@@ -14,7 +14,14 @@ import time
 import numpy as np
 import pandas as pd
 
-from recbook import artifacts, documents, evaluation, generation, token_files, training, workshop
+from recbook import storage
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.book import workshop
+from recbook.generation import sampling as generation_sampling
+from recbook.generation.generate import Trie, generate
+from recbook.tokens import documents
+from recbook.tokens.files import TokenWindows
+from recbook.training.loop import validation_loss
 
 CARDS, SEED = 200, 0
 
@@ -41,14 +48,14 @@ def counting(learn: np.ndarray, judge: np.ndarray, vocabulary: int) -> list[dict
 
 def trained(model, metrics: list[dict], learn: np.ndarray, judge: np.ndarray, names, seconds: float) -> list[dict]:
     """The model's size, its loss on all of the judged text, and the loss as it learned."""
-    windows = token_files.Windows(judge, model.config.context)
+    windows = TokenWindows(judge, model.config.context)
     figures = {
         "vocabulary": len(names),
         "parameters": model.config.parameters,
         "tokens_to_learn_from": len(learn),
         "tokens_to_judge_on": len(judge),
         "training_seconds": seconds,
-        "validation_loss": training.validation_loss(model, windows)["validation_loss"],
+        "validation_loss": validation_loss(model, windows)["validation_loss"],
     }
     rows = [{"method": "GPT", "metric": name, "value": value} for name, value in figures.items()]
     curve = [{"step": line["step"], "value": line["validation_loss"]} for line in metrics]
@@ -61,13 +68,13 @@ def truth_of_cards(model, names, known: pd.DataFrame) -> list[dict]:
     And how many of those held to a trie of all cards: all of them, by construction, which is what the trie is for.
     """
     end, product = names.control["<|end|>"], names.control["<|product|>"]
-    cards = [card[1:] for card in documents.cards(known, names)]  # without the token that opens it
-    real, sampling = set(map(tuple, cards)), generation.Sampling(temperature=0.6, top_p=0.9)
+    cards = [card[1:] for card in documents.product_cards(known, names)]  # without the token that opens it
+    real, sampling = set(map(tuple, cards)), generation_sampling.Sampling(temperature=0.6, top_p=0.9)
     longest = min(max(map(len, cards)) + 1, model.config.context - 2)
     rows = []
-    for method, constraint in (("free", None), ("held to a trie", generation.Trie(cards, end))):
+    for method, constraint in (("free", None), ("held to a trie", Trie(cards, end))):
         prompts = [[end, product]] * CARDS
-        texts = generation.generate(model, prompts, longest, sampling, stop=[end], seed=SEED, constraint=constraint)
+        texts = generate(model, prompts, longest, sampling, stop=[end], seed=SEED, constraint=constraint)
         figures = {
             "share of true cards": np.mean([tuple(text) in real for text in texts]),
             "different cards": len(set(map(tuple, texts))),
@@ -85,7 +92,7 @@ def main() -> None:
     if not embedded:
         os.environ["RECBOOK_DATA"] = arguments.data
     start = time.perf_counter()
-    data = evaluation.describe_data(workshop.raw_receipts(), "embedded shop" if embedded else arguments.data)
+    data = describe_data(workshop.raw_receipts(), "embedded shop" if embedded else arguments.data)
     learn, judge = workshop.token_files()
     names, begun = workshop.vocabulary(), time.perf_counter()
     model, metrics = workshop.language_model()
@@ -94,11 +101,11 @@ def main() -> None:
     rows += counting(np.asarray(learn), np.asarray(judge), len(names))
     rows += truth_of_cards(model, names, workshop.known_receipts())
     print(pd.DataFrame(rows).round(3).astype(object).fillna("").to_string(index=False))
-    name = evaluation.slug(data["name"])
+    name = slug(data["name"])
     command = f"python benchmarks/language_model.py --data {'embedded' if embedded else name}"
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(f"language_model_{name}", rows, command=command, data=data, seconds=seconds)
-    print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds; artifacts are kept in {artifacts.home()}")
+    path = save_results(f"language_model_{name}", rows, command=command, data=data, seconds=seconds)
+    print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds; artifacts are kept in {storage.home()}")
 
 
 if __name__ == "__main__":

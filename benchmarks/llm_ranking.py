@@ -19,16 +19,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from recbook import baskets, evaluation, listwise, metrics, practice, prompts, reranking, workshop
-from recbook import receipts as rc
-from recbook.listwise import ANSWER, QUESTION, TextGPT
+from recbook.baselines import evaluation, intervals, metrics
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.baskets.model import scores_at_cut
+from recbook.book import workshop
+from recbook.cleaning import receipts as rc
+from recbook.llm_ranking import prompts, training_lists
+from recbook.llm_ranking.gpt_ranker import (
+    AFTER_LIST,
+    AFTER_QUESTION,
+    RANKER_TRAINING,
+    GPTRanker,
+    order_sensitivity,
+    permuted_scores,
+    rank_by_place,
+    teach_ranker,
+)
+from recbook.ranking.rankers import Ranker, Shopper, shoppers_at
 
 K, CANDIDATES, SHOPPERS, SEED = 10, 20, 200, 0
 PERMUTED = 50  # shoppers whose lists are shown in several orders
 LEARNED = 3000  # lists to learn from
 TEXT = {  # name -> reading, invariant
-    "first token": (ANSWER, False), "first token, invariant": (ANSWER, True),
-    "yes or no": (QUESTION, False), "yes or no, invariant": (QUESTION, True),
+    "first token": (AFTER_LIST, False), "first token, invariant": (AFTER_LIST, True),
+    "yes or no": (AFTER_QUESTION, False), "yes or no, invariant": (AFTER_QUESTION, True),
 }  # fmt: skip
 
 
@@ -37,7 +51,7 @@ class Task:
     """Who is judged, and on what."""
 
     split: evaluation.Split
-    shoppers: list[reranking.Shopper]
+    shoppers: list[Shopper]
     candidates: np.ndarray  # (shoppers, CANDIDATES) columns, best first by the BasketGPT
     bought: np.ndarray  # (shoppers, CANDIDATES) bool
     targets: np.ndarray  # (shoppers,) products in the next basket
@@ -52,9 +66,9 @@ def task(number: int) -> Task:
     receipts = workshop.cleaned().receipts
     split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
     rows = np.sort(np.random.default_rng(SEED).permutation(len(split.shoppers))[:number])
-    candidates = metrics.rank(baskets.scored(workshop.basket_gpt(), split)[rows], CANDIDATES)
+    candidates = metrics.rank(scores_at_cut(workshop.basket_gpt(), split)[rows], CANDIDATES)
     targets = split.targets[rows].toarray()
-    shoppers = reranking.shoppers(split.receipts, split.shoppers[rows].tolist(), split.cut)
+    shoppers = shoppers_at(split.receipts, split.shoppers[rows].tolist(), split.cut)
     return Task(split, shoppers, candidates, np.take_along_axis(targets, candidates, axis=1), targets.sum(axis=1))
 
 
@@ -82,7 +96,7 @@ def simple(task: Task) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def asked(task: Task, ranker: reranking.Ranker, shuffled: bool) -> tuple[np.ndarray, float]:
+def asked(task: Task, ranker: Ranker, shuffled: bool) -> tuple[np.ndarray, float]:
     """Scores of all candidates, shown in random order or best first, and milliseconds a shopper."""
     rng, scores, start = np.random.default_rng(SEED), np.zeros(task.candidates.shape), time.perf_counter()
     for row, shopper in enumerate(task.shoppers):
@@ -91,14 +105,14 @@ def asked(task: Task, ranker: reranking.Ranker, shuffled: bool) -> tuple[np.ndar
     return scores, 1000 * (time.perf_counter() - start) / len(task.shoppers)
 
 
-def bias(task: Task, ranker: reranking.Ranker, shoppers: int) -> list[dict]:
+def bias(task: Task, ranker: Ranker, shoppers: int) -> list[dict]:
     """What the order does: its share of the scores' variance, and the mean rank of what stands at each place."""
     shares, ranks = [], []
     for row, shopper in enumerate(task.shoppers[:shoppers]):
         codes = task.codes(row, np.arange(CANDIDATES))
-        places, scores = listwise.permuted(ranker, shopper, None, codes, CANDIDATES, seed=row)
-        shares.append(listwise.sensitivity(scores))
-        ranks.append(listwise.rank_by_place(places, scores))
+        places, scores = permuted_scores(ranker, shopper, None, codes, CANDIDATES, seed=row)
+        shares.append(order_sensitivity(scores))
+        ranks.append(rank_by_place(places, scores))
     rows = [{"metric": "share of variance by order", "value": float(np.mean(shares)), "n": len(shares)}]
     means = np.mean(ranks, axis=0)
     return rows + [{"metric": f"rank at place {place + 1}", "value": float(mean)} for place, mean in enumerate(means)]
@@ -116,16 +130,16 @@ def measure(rehearse: bool, model: str | None) -> list[dict]:
     rows, best = [], ndcg(judged, simple(judged)["BasketGPT"])
 
     def add(method: str, values: np.ndarray, more: list[dict] = (), metric: str = "ndcg@10") -> None:
-        value, low, high = (float(each[0]) for each in evaluation.bootstrap(values[:, None]))
+        value, low, high = (float(each[0]) for each in intervals.bootstrap(values[:, None]))
         figures = [{"metric": metric, "value": value, "low": low, "high": high, "n": int((~np.isnan(values)).sum())}]
         if metric == "ndcg@10" and method != "BasketGPT":
-            value_less, *rest = (float(each) for each in evaluation.paired(values, best))
+            value_less, *rest = (float(each) for each in intervals.paired(values, best))
             less = {"metric": "ndcg@10 against BasketGPT", "value": value_less}
             figures.append(less | dict(zip(("low", "high", "p", "n"), rest, strict=True)))
         rows.extend({"method": method} | row for row in [*figures, *more])
         print(f"{method:40} {metric:24} {value:.3f} ({low:.3f} to {high:.3f})", flush=True)
 
-    def add_ranker(method: str, ranker: reranking.Ranker) -> None:
+    def add_ranker(method: str, ranker: Ranker) -> None:
         scores, milliseconds = asked(judged, ranker, shuffled=True)
         costs = [{"metric": "milliseconds a shopper", "value": milliseconds}]
         add(method, ndcg(judged, scores), costs + bias(judged, ranker, permuted))
@@ -145,31 +159,31 @@ def measure(rehearse: bool, model: str | None) -> list[dict]:
     return rows + [{"method": "task", "metric": name, "value": float(value)} for name, value in sizes.items()]
 
 
-def text_rankers(judged: Task, rehearse: bool, add: Callable[[str, reranking.Ranker], None]) -> None:
+def text_rankers(judged: Task, rehearse: bool, add: Callable[[str, Ranker], None]) -> None:
     """Our GPT, read in each way: as it is, and after an adapter has learned from lists of the past."""
-    base, names = workshop.narrator()[0].cpu(), workshop.vocabulary()
-    add("zero-shot, yes or no, pointwise", TextGPT(base, names, QUESTION, pointwise=True))
-    questions = practice.lists(judged.split.receipts, 40 if rehearse else LEARNED, seed=SEED)
+    base, names = workshop.assistant_base()[0].cpu(), workshop.vocabulary()
+    add("zero-shot, yes or no, pointwise", GPTRanker(base, names, AFTER_QUESTION, pointwise=True))
+    questions = training_lists.past_lists(judged.split.receipts, 40 if rehearse else LEARNED, seed=SEED)
     steps = dict(steps=4, evaluate_every=4) if rehearse else {}
     for name, (reading, invariant) in TEXT.items():
-        add(f"zero-shot, {name}", TextGPT(base, names, reading, invariant))
-        taught = TextGPT(copy.deepcopy(base), names, reading, invariant)
+        add(f"zero-shot, {name}", GPTRanker(base, names, reading, invariant))
+        taught = GPTRanker(copy.deepcopy(base), names, reading, invariant)
         start = time.perf_counter()
-        listwise.teach(taught, questions, replace(listwise.STEPS, **steps))
+        teach_ranker(taught, questions, replace(RANKER_TRAINING, **steps))
         print(f"taught in {time.perf_counter() - start:.0f} seconds")
         add(f"tuned, {name}", taught)
-    pointwise = TextGPT(taught.model, names, QUESTION, pointwise=True)
+    pointwise = GPTRanker(taught.model, names, AFTER_QUESTION, pointwise=True)
     add("tuned, yes or no, pointwise", pointwise)  # a prompt each, in which more of the history fits
 
 
-def other_rankers(judged: Task, name: str, add: Callable[[str, reranking.Ranker], None]) -> None:
+def other_rankers(judged: Task, name: str, add: Callable[[str, Ranker], None]) -> None:
     """A model of Hugging Face's, as it is."""
-    from recbook import causal_lm
+    from recbook.llm_ranking.hf_ranker import ListwiseRanker, PointwiseRanker, load_causal_lm
 
-    model, names = causal_lm.load(name), rc.descriptions(judged.split.receipts)
-    add(f"{name}, yes or no, pointwise", causal_lm.Pointwise(model, names))
+    model, names = load_causal_lm(name), rc.descriptions(judged.split.receipts)
+    add(f"{name}, yes or no, pointwise", PointwiseRanker(model, names))
     for rotations in (1, 4):
-        add(f"{name}, first token, {rotations} rotations", causal_lm.Listwise(model, names, rotations))
+        add(f"{name}, first token, {rotations} rotations", ListwiseRanker(model, names, rotations))
 
 
 def main() -> None:
@@ -186,12 +200,12 @@ def main() -> None:
     if arguments.rehearse:
         return
     source = "embedded shop" if arguments.data == "embedded" else arguments.data
-    data = evaluation.describe_data(workshop.raw_receipts(), source)
-    name = evaluation.slug(data["name"])
+    data = describe_data(workshop.raw_receipts(), source)
+    name = slug(data["name"])
     command = f"python benchmarks/llm_ranking.py --data {'embedded' if arguments.data == 'embedded' else name}"
     command += f" --model {arguments.model}" if arguments.model else ""
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(f"llm_ranking_{name}", rows, command=command, data=data, seconds=seconds)
+    path = save_results(f"llm_ranking_{name}", rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

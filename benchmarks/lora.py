@@ -16,15 +16,23 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from torch import nn
 
-from recbook import answers, evaluation, generation, instructions, lora, pairs, training, workshop
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.book import workshop
+from recbook.generation.generate import generate
+from recbook.lora import instructions
+from recbook.lora.grading import grade_answer
+from recbook.lora.layers import DEFAULT_LORA, LoRAConfig, add_adapter, trained_parameters
+from recbook.lora.pairs import PromptAnswerPairs, encode_pairs
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train, validation_loss
 
 LEARNED, JUDGED, SEED = 4000, 300, 0
-STEPS = training.Settings(steps=200, batch=16, warmup=20, weight_decay=0.0, evaluate_every=200, save_every=200)
+STEPS = TrainingConfig(steps=200, batch=16, warmup=20, weight_decay=0.0, evaluate_every=200, save_every=200)
 FULL, ADAPTER = replace(STEPS, learning_rate=3e-3), replace(STEPS, learning_rate=1e-2)
 SHAPES = {
-    **{f"LoRA, rank {rank}": lora.Settings(rank=rank, alpha=2.0 * rank) for rank in (1, 4, 16, 32)},
-    "LoRA, rank 16, attention only": lora.Settings(targets=("query_key_value", "output")),
-    "LoRA, rank 16, dropout": lora.Settings(dropout=0.1),
+    **{f"LoRA, rank {rank}": LoRAConfig(rank=rank, alpha=2.0 * rank) for rank in (1, 4, 16, 32)},
+    "LoRA, rank 16, attention only": LoRAConfig(targets=("query_key_value", "output")),
+    "LoRA, rank 16, dropout": LoRAConfig(dropout=0.1),
 }
 
 
@@ -32,9 +40,9 @@ SHAPES = {
 class Lesson:
     """What is learned from, and what is judged."""
 
-    learned: pairs.Pairs
+    learned: PromptAnswerPairs
     judged: list[instructions.Instruction]
-    prompts: pairs.Pairs  # of what is judged, with the answers written by rule
+    prompts: PromptAnswerPairs  # of what is judged, with the answers written by rule
     table: pd.DataFrame
     vocabulary: object
 
@@ -42,19 +50,23 @@ class Lesson:
 def lesson(style: str, held_out: bool) -> Lesson:
     """The answers to learn in one style; to be judged on requests held out, or on others like those learned."""
     table, names = workshop.goods(), workshop.vocabulary()
-    known, new = instructions.part(table, workshop.HELD_OUT, workshop.SEED)
-    learned = instructions.write(known, LEARNED, instructions.wording("learned"), SEED)
+    known, new = instructions.split_goods(table, workshop.HELD_OUT, workshop.SEED)
+    learned = instructions.write_instructions(known, LEARNED, instructions.wording("learned"), SEED)
     wording = instructions.wording("held_out" if held_out else "learned")
-    judged = instructions.write(new if held_out else known, JUDGED, wording, SEED + 1)
+    judged = instructions.write_instructions(new if held_out else known, JUDGED, wording, SEED + 1)
 
-    def written(made: list[instructions.Instruction]) -> pairs.Pairs:
+    def written(made: list[instructions.Instruction]) -> PromptAnswerPairs:
         prompts = [instructions.prompt(each.request, each.picks, each.close, table) for each in made]
-        return pairs.encoded(prompts, [instructions.answer(each, table, style) for each in made], names)
+        return encode_pairs(prompts, [instructions.answer(each, table, style) for each in made], names)
 
     learn, judge = written(learned), written(judged)
-    fitting = judge.fitting(workshop.ANSWERS)
+    fitting = judge.fitting(workshop.ANSWER_POSITIONS)
     return Lesson(
-        learn.take(learn.fitting(workshop.ANSWERS)), [judged[row] for row in fitting], judge.take(fitting), table, names
+        learn.take(learn.fitting(workshop.ANSWER_POSITIONS)),
+        [judged[row] for row in fitting],
+        judge.take(fitting),
+        table,
+        names,
     )
 
 
@@ -64,10 +76,10 @@ def judgement(model: nn.Module, lesson: Lesson) -> list[dict]:
     for first in range(0, len(lesson.judged), 50):
         prompts = lesson.prompts.prompts[first : first + 50]
         room = model.config.context - max(map(len, prompts))
-        written += generation.generate(model, prompts, room, stop=[end])
+        written += generate(model, prompts, room, stop=[end])
     verdicts = pd.DataFrame(
         [
-            answers.judge(ids, each, lesson.table, lesson.vocabulary)
+            grade_answer(ids, each, lesson.table, lesson.vocabulary)
             for ids, each in zip(written, lesson.judged, strict=True)
         ]
     )
@@ -76,15 +88,15 @@ def judgement(model: nn.Module, lesson: Lesson) -> list[dict]:
         {"metric": name, "value": float(column.mean()), "n": int(column.count())} for name, column in verdicts.items()
     ]
     style = {"words": texts.str.split().str.len().mean(), "exclamation marks": texts.str.count("!").mean()}
-    loss = training.validation_loss(model, lesson.prompts)
+    loss = validation_loss(model, lesson.prompts)
     return rows + [{"metric": name, "value": float(value)} for name, value in (style | loss).items()]
 
 
 def taught(
     base: nn.Module,
     lesson: Lesson,
-    settings: training.Settings,
-    shape: lora.Settings | None,
+    settings: TrainingConfig,
+    shape: LoRAConfig | None,
     embeddings: bool = False,
 ) -> tuple[nn.Module, list[dict]]:
     """A copy of the base after training an adapter of this shape, or the base itself; what it took.
@@ -93,10 +105,10 @@ def taught(
     """
     model = copy.deepcopy(base)
     if shape:
-        lora.adapt(model, "taught", shape, SEED)
+        add_adapter(model, "taught", shape, SEED)
     model.token_embedding.requires_grad_(embeddings)
-    numbers, start = lora.trained(model), time.perf_counter()
-    training.train(model, lesson.learned, settings, progress=False)
+    numbers, start = trained_parameters(model), time.perf_counter()
+    train(model, lesson.learned, settings, progress=False)
     costs = {"seconds": time.perf_counter() - start, "trained numbers": numbers, "megabytes to store": 4e-6 * numbers}
     costs |= {"megabytes of gradients and optimizer": 12e-6 * numbers}
     return model.eval(), [{"metric": name, "value": value} for name, value in costs.items()]
@@ -104,7 +116,7 @@ def taught(
 
 def measure(rehearse: bool) -> list[dict]:
     """Every row of the results."""
-    base, _ = workshop.narrator()
+    base, _ = workshop.assistant_base()
     shorten = dict(steps=10, evaluate_every=10) if rehearse else {}
     terse, like, rows = lesson("terse", True), lesson("terse", False), []
 
@@ -121,7 +133,7 @@ def measure(rehearse: bool) -> list[dict]:
         print(method)
         add(method, *taught(base, terse, replace(ADAPTER, **shorten), shape))
     warm = lesson("warm", True)
-    model, _ = taught(base, warm, replace(ADAPTER, **shorten), lora.DEFAULT)
+    model, _ = taught(base, warm, replace(ADAPTER, **shorten), DEFAULT_LORA)
     return rows + [
         {"method": "LoRA, rank 16", "style": "warm", "split": "held out"} | row for row in judgement(model, warm)
     ]
@@ -140,11 +152,11 @@ def main() -> None:
     if arguments.rehearse:
         return
     source = "embedded shop" if arguments.data == "embedded" else arguments.data
-    data = evaluation.describe_data(workshop.raw_receipts(), source)
-    name = evaluation.slug(data["name"])
+    data = describe_data(workshop.raw_receipts(), source)
+    name = slug(data["name"])
     command = f"python benchmarks/lora.py --data {'embedded' if arguments.data == 'embedded' else name}"
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(f"lora_{name}", rows, command=command, data=data, seconds=seconds)
+    path = save_results(f"lora_{name}", rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

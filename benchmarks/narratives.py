@@ -18,10 +18,29 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbook import evaluation, falsehoods, lora, narratives, quality, storytelling, training, workshop
-from recbook.claims import KINDS, Checker
-from recbook.embeddings import encode
-from recbook.ledger import draw, part
+from recbook.baselines import intervals
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.book import workshop
+from recbook.embeddings.encoder import encode
+from recbook.lora.layers import DEFAULT_LORA, add_adapter
+from recbook.narratives import text_metrics
+from recbook.narratives.claim_checker import ClaimChecker
+from recbook.narratives.claim_patterns import CLAIM_KINDS
+from recbook.narratives.corruptions import CORRUPTIONS, corrupt, is_caught
+from recbook.narratives.fact_store import draw_facts, split_facts
+from recbook.narratives.generate import (
+    ExplainedRecommendation,
+    Narrative,
+    explain_recommendations,
+    faithfulness,
+    narrative_pairs,
+    plainest_narrative,
+    write_checked,
+    write_free,
+)
+from recbook.narratives.templates import NARRATIVE_STYLES, document_text, write_template_narrative
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train
 
 LEARNED, JUDGED, SEED, PLANTED = 3000, 1000, 0, 125
 SHOPPERS = 125  # at most: to find a reason, each purchase of each is taken out in turn
@@ -32,22 +51,22 @@ HARMLESS = "comes in a box and is wrapped before shipping"
 FREE, TOKENS, TRUE = "free", "names and numbers of the facts", "and every sentence checked"
 
 
-def advice(ledger, cast, number: int) -> list[narratives.Advice]:
+def advice(ledger, cast, number: int) -> list[ExplainedRecommendation]:
     """Recommendations to shoppers held out, of products held out, as many of each shopper as are needed."""
     ranker, rng = workshop.basket_gpt(), np.random.default_rng(SEED)
     shoppers = [customer for customer in cast.shoppers if len(ledger.bought(customer)) > 1]
     shoppers = sorted(rng.permutation(shoppers).tolist()[:SHOPPERS])
     each = max(1, -(-5 * number // (4 * len(shoppers))))  # a fifth more than needed: the ranker does not know everybody
-    given = narratives.advise(ranker, ledger, cast._replace(shoppers=shoppers), each)
+    given = explain_recommendations(ranker, ledger, cast._replace(shoppers=shoppers), each)
     return [given[place] for place in rng.permutation(len(given))[:number]]
 
 
 def taught(base, ledger, cast, style: str, vocabulary, steps: int):
     """A copy of the base with an adapter for a style."""
-    model = lora.adapt(copy.deepcopy(base), style, lora.DEFAULT, SEED)
-    pairs = narratives.pairs(draw(ledger, cast, LEARNED, SEED), style, vocabulary, base.config.context, SEED)
-    settings = training.Settings(**STEPS | {"steps": steps}, evaluate_every=steps, save_every=steps)
-    training.train(model, pairs, settings, progress=False)
+    model = add_adapter(copy.deepcopy(base), style, DEFAULT_LORA, SEED)
+    pairs = narrative_pairs(draw_facts(ledger, cast, LEARNED, SEED), style, vocabulary, base.config.context, SEED)
+    settings = TrainingConfig(**STEPS | {"steps": steps}, evaluate_every=steps, save_every=steps)
+    train(model, pairs, settings, progress=False)
     return model.eval()
 
 
@@ -57,24 +76,26 @@ def truth(told, made, checker) -> list[dict]:
     every, wrong = [claim for each in claims for claim in each], [[c for c in each if not c.true] for each in claims]
     kinds = Counter(claim.kind for each in wrong for claim in each)
     shares = np.array([bool(each) for each in wrong], float)
-    mean, low, high = evaluation.bootstrap(shares[:, None])
+    mean, low, high = intervals.bootstrap(shares[:, None])
     rows = {"claims": len(every) / len(told), "false claims": sum(kinds.values()) / len(every)}
-    rows |= {f"false: {kind}": kinds[kind] / len(every) for kind in KINDS}
+    rows |= {f"false: {kind}": kinds[kind] / len(every) for kind in CLAIM_KINDS}
     rows |= {"redrawn": np.mean([each.redrawn > 0 for each in told]), "plainest": np.mean([e.plainest for e in told])}
     found = [{"metric": name, "value": float(value), "n": len(told)} for name, value in rows.items()]
     any_false = dict(value=float(mean[0]), low=float(low[0]), high=float(high[0]), n=len(told))
     return [*found, {"metric": "with a false claim"} | any_false]
 
 
-def reads(texts: list[str], style: str, checker: Checker) -> list[dict]:
+def reads(texts: list[str], style: str, checker: ClaimChecker) -> list[dict]:
     """How varied, long, easy and true to its style the writing is."""
-    figures = {f"distinct-{n}": quality.distinct(texts, n) for n in (1, 2, 3)} | {"self-BLEU": quality.self_bleu(texts)}
-    figures |= {"words": quality.lengths(texts).mean(), "different texts": len(set(texts)) / len(texts)}
+    figures = {f"distinct-{n}": text_metrics.distinct_ngrams(texts, n) for n in (1, 2, 3)} | {
+        "self-BLEU": text_metrics.self_bleu(texts)
+    }
+    figures |= {"words": text_metrics.text_lengths(texts).mean(), "different texts": len(set(texts)) / len(texts)}
     figures |= {"different frames": len({checker.lexicon.frame(text) for text in texts}) / len(texts)}
-    figures |= {"reading ease": np.mean([quality.reading_ease(text) for text in texts])}
-    figures |= {"in style": np.mean([quality.style_of(text) == style for text in texts])}
+    figures |= {"reading ease": np.mean([text_metrics.reading_ease(text) for text in texts])}
+    figures |= {"in style": np.mean([text_metrics.style_of_text(text) == style for text in texts])}
     if os.environ.get("OPENAI_BASE_URL") and os.environ.get("OPENAI_MODEL"):
-        figures["mark of a judge"] = np.nanmean(quality.judged(texts[:100], _endpoint()))
+        figures["mark of a judge"] = np.nanmean(text_metrics.judge_texts(texts[:100], _endpoint()))
     return [{"metric": name, "value": float(value), "n": len(texts)} for name, value in figures.items()]
 
 
@@ -96,13 +117,13 @@ def _endpoint():
 def checked(ledger, cast, checker, planted: int) -> list[dict]:
     """The checker itself: the share of planted falsehoods that it catches, by kind, and of true texts that it flags."""
     rng, rows, flagged, read = np.random.default_rng(SEED), [], 0, 0
-    for place, kind in enumerate(falsehoods.PLANTS):
+    for place, kind in enumerate(CORRUPTIONS):
         caught = []
-        for facts in draw(ledger, cast, 8 * planted, SEED + 1 + place):
-            text = storytelling.plain(storytelling.narrative(facts, storytelling.STYLES[len(caught) % 2], rng))
+        for facts in draw_facts(ledger, cast, 8 * planted, SEED + 1 + place):
+            text = document_text(write_template_narrative(facts, NARRATIVE_STYLES[len(caught) % 2], rng))
             flagged, read = flagged + bool(checker.false(text, facts)), read + 1
-            if (changed := falsehoods.plant(text, facts, ledger, kind, rng)) is not None:
-                caught.append(falsehoods.caught(changed, facts, kind, checker))
+            if (changed := corrupt(text, facts, ledger, kind, rng)) is not None:
+                caught.append(is_caught(changed, facts, kind, checker))
             if len(caught) == planted:
                 break
         rows.append(
@@ -111,7 +132,7 @@ def checked(ledger, cast, checker, planted: int) -> list[dict]:
     return [*rows, {"method": "checker", "metric": "true texts flagged", "value": flagged / read, "n": read}]
 
 
-def faithful(given: list[narratives.Advice], ledger) -> list[dict]:
+def faithful(given: list[ExplainedRecommendation], ledger) -> list[dict]:
     """What the score loses without the cited purchase, and without another: cited by effect, and by likeness."""
     rows = []
     for method in ("cited by effect", "cited by likeness"):
@@ -119,9 +140,9 @@ def faithful(given: list[narratives.Advice], ledger) -> list[dict]:
         for each in given:
             alike = ledger.facts(each.customer, each.facts.code, among=frozenset(each.effects.index)).purchases
             cited = each.effects.index[0] if method == "cited by effect" else alike[0].code
-            falls.append(narratives.faithfulness(each.effects, cited, rng))
+            falls.append(faithfulness(each.effects, cited, rng))
         mine, other = np.array(falls).T
-        result = evaluation.paired(mine, other)
+        result = intervals.paired(mine, other)
         interval = dict(value=result.difference, low=result.low, high=result.high, n=result.n)
         rows += [{"method": method, "metric": "fall, cited", "value": float(mine.mean()), "n": len(mine)}]
         rows += [{"method": method, "metric": "fall, another", "value": float(other.mean()), "n": len(mine)}]
@@ -132,7 +153,7 @@ def faithful(given: list[narratives.Advice], ledger) -> list[dict]:
     return rows
 
 
-def injected(given: list[narratives.Advice], ledger) -> list[dict]:
+def injected(given: list[ExplainedRecommendation], ledger) -> list[dict]:
     """By how many places a product moves in its shopper's ranking, an order in its description, or harmless words."""
     ranker, rows = workshop.basket_gpt(), []
     column, texts = ranker.catalogue.column, ranker.catalogue.products
@@ -158,20 +179,20 @@ def injected(given: list[narratives.Advice], ledger) -> list[dict]:
 def measure(rehearse: bool) -> list[dict]:
     """Every row of the results."""
     number, steps, planted = (24, 10, 10) if rehearse else (JUDGED, STEPS["steps"], PLANTED)
-    ledger, vocabulary = workshop.story_ledger(), workshop.vocabulary()
-    checker, (learned, judged) = Checker(ledger), part(ledger, workshop.HELD_OUT, workshop.SEED)
+    ledger, vocabulary = workshop.fact_store(), workshop.vocabulary()
+    checker, (learned, judged) = ClaimChecker(ledger), split_facts(ledger, workshop.HELD_OUT, workshop.SEED)
     rows = checked(ledger, judged, checker, planted)
     given = advice(ledger, judged, number)
     made = [each.facts for each in given]
     rows += faithful(given, ledger) + injected(given, ledger)
     print(pd.DataFrame(rows).round(3).to_string(), flush=True)
-    base = workshop.storyteller()[0].cpu()
-    for style in storytelling.STYLES:
+    base = workshop.narrator_base()[0].cpu()
+    for style in NARRATIVE_STYLES:
         model, rng = taught(base, ledger, learned, style, vocabulary, steps), np.random.default_rng(SEED)
         methods = {
-            FREE: lambda model=model: narratives.write(model, made, vocabulary),
-            TOKENS: lambda model=model, style=style: narratives.write(model, made, vocabulary, style=style),
-            TRUE: lambda model=model, style=style: narratives.write_true(model, made, vocabulary, checker, style),
+            FREE: lambda model=model: write_free(model, made, vocabulary),
+            TOKENS: lambda model=model, style=style: write_free(model, made, vocabulary, style=style),
+            TRUE: lambda model=model, style=style: write_checked(model, made, vocabulary, checker, style),
         }
         for method, write in methods.items():
             start = time.perf_counter()
@@ -180,11 +201,11 @@ def measure(rehearse: bool) -> list[dict]:
             found.append({"metric": "seconds", "value": time.perf_counter() - start, "n": len(told)})
             rows += [{"method": method, "style": style} | row for row in found]
             print(method, style, pd.DataFrame(found).round(3).to_string(), told[0].text, sep="\n", flush=True)
-        forms = [storytelling.plain(storytelling.narrative(facts, style, rng)) for facts in made]
-        by_rule = [narratives.Narrative(text, []) for text in forms]
+        forms = [document_text(write_template_narrative(facts, style, rng)) for facts in made]
+        by_rule = [Narrative(text, []) for text in forms]
         found = [*truth(by_rule, made, checker), *reads(forms, style, checker)]
         rows += [{"method": "forms, filled by rule", "style": style} | row for row in found]
-        template = [storytelling.plain(narratives.plainest(facts)) for facts in made]
+        template = [document_text(plainest_narrative(facts)) for facts in made]
         rows += [{"method": "one template", "style": style} | row for row in reads(template, style, checker)]
     return rows
 
@@ -202,11 +223,11 @@ def main() -> None:
     if arguments.rehearse:
         return
     source = "embedded shop" if arguments.data == "embedded" else arguments.data
-    data = evaluation.describe_data(workshop.raw_receipts(), source)
-    name = evaluation.slug(data["name"])
+    data = describe_data(workshop.raw_receipts(), source)
+    name = slug(data["name"])
     command = f"python benchmarks/narratives.py --data {'embedded' if arguments.data == 'embedded' else name}"
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(f"narratives_{name}", rows, command=command, data=data, seconds=seconds)
+    path = save_results(f"narratives_{name}", rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

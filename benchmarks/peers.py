@@ -25,7 +25,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbook import artifacts, baselines, baskets, evaluation, receipts, workshop
+from recbook import storage
+from recbook.baselines import evaluation, intervals, models
+from recbook.baselines import results as results_files
+from recbook.baselines.results import describe_data, save_results
+from recbook.baskets.model import basket_gpt_scores
+from recbook.baskets.network import BasketGPTConfig
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
 
 K, THREADS = 10, 2
 METHODS = Path(__file__).resolve().parent / "peers" / "methods.py"
@@ -80,9 +88,7 @@ REHEARSAL = {
 
 def interpreter(requirements: tuple[str, ...]) -> Path:
     """The Python of an environment with these requirements, made if it is not there: whole, or not at all."""
-    folder = (
-        artifacts.home() / "peers-venv" / artifacts.digest({"requirements": requirements, "python": sys.version})[:16]
-    )
+    folder = storage.home() / "peers-venv" / storage.digest({"requirements": requirements, "python": sys.version})[:16]
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "requirements.txt"  # written last
     if not stamp.exists():
@@ -128,17 +134,17 @@ def run(name: str, settings: dict, folder: Path, threads: int = THREADS) -> tupl
     return np.load(folder / f"{name}.npy", allow_pickle=False), float((folder / f"{name}.seconds").read_text())
 
 
-def judge_all(split: evaluation.Split, settings: dict[str, dict], ours: baskets.Settings) -> pd.DataFrame:
+def judge_all(split: evaluation.Split, settings: dict[str, dict], ours: BasketGPTConfig) -> pd.DataFrame:
     """Every peer and our GPT on the split, with paired differences: the columns of `evaluation.scoreboard`."""
-    blend = evaluation.evaluate(baselines.blend(split), split, K)
-    gpt = evaluation.evaluate(baskets.basket_gpt(split, ours), split, K)
+    blend = evaluation.evaluate(models.blend(split), split, K)
+    gpt = evaluation.evaluate(basket_gpt_scores(split, ours), split, K)
     tables = [pd.concat([evaluation.summarise(gpt), against(gpt, blend, "blend")]).assign(method="BasketGPT")]
     with tempfile.TemporaryDirectory() as folder:
         hand_over(split, Path(folder))
         for name, chosen in settings.items():
             print(f"  {name} …", flush=True)
             scores, seconds = run(name, chosen, Path(folder))
-            lists = evaluation.recommend(scores, split, K)
+            lists = evaluation.top_lists(scores, split, K)
             judged = evaluation.judge(lists, split)
             took = {"split": "all", "metric": "seconds", "value": seconds, "settings": words(chosen)}
             table = [evaluation.summarise(judged), evaluation.reach(lists, len(split.codes)), pd.DataFrame([took])]
@@ -152,7 +158,7 @@ def against(judged: pd.DataFrame, other: pd.DataFrame, name: str) -> pd.DataFram
     """One method minus the `other` called `name`, paired, in each part."""
     rows, metric = [], f"ndcg@{K}"
     for part in evaluation.PARTS:
-        change = evaluation.paired(judged[part, metric].to_numpy(), other[part, metric].to_numpy())
+        change = intervals.paired(judged[part, metric].to_numpy(), other[part, metric].to_numpy())
         row = {"split": part, "metric": f"{metric} against {name}", "value": change.difference}
         rows.append(row | {"low": change.low, "high": change.high, "p": change.p_value, "n": change.n})
     return pd.DataFrame(rows)
@@ -182,24 +188,24 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     embedded = arguments.data == "embedded"
-    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
-    data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
+    raw = workshop.the_shop().receipts if embedded else load_receipts(arguments.data)
+    data = describe_data(raw, "embedded shop" if embedded else arguments.data)
     clean = receipts.clean(raw).receipts
     usual = evaluation.default_cut(clean)
     split = evaluation.next_basket(clean, arguments.cut or usual)
     print(f"{data['name']}, cut {split.cut:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products")
     extra = REHEARSAL if arguments.rehearse else dict.fromkeys(SETTINGS, {})
-    ours = baskets.Settings(epochs=0.02) if arguments.rehearse else baskets.Settings()
+    ours = BasketGPTConfig(epochs=0.02) if arguments.rehearse else BasketGPTConfig()
     board = judge_all(split, {name: settings | extra[name] for name, settings in SETTINGS.items()}, ours)
     show(board)
     if arguments.rehearse:
         return
-    slug, other = evaluation.slug(data["name"]), split.cut != usual
+    slug, other = results_files.slug(data["name"]), split.cut != usual
     command = f"python benchmarks/peers.py --data {'embedded' if embedded else slug}"
     command += f" --cut {split.cut:%Y-%m-%d}" if other else ""
     name = f"peers_{slug}" + (f"_{split.cut:%Y-%m-%d}" if other else "")
     rows, seconds = evaluation.result_rows(board, split), time.perf_counter() - start
-    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds)
+    path = save_results(name, rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

@@ -44,20 +44,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recbook import (
-    baskets,
-    checkpoints,
-    evaluation,
-    generation,
-    gpt,
-    quantization,
-    quantized,
-    receipts,
-    stores,
-    workshop,
-)
+from recbook.baselines import evaluation, intervals
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.baskets.model import BasketGPT, scores_at_cut
+from recbook.baskets.network import BasketGPTConfig
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
+from recbook.generation.generate import generate
+from recbook.gpt.config import GPTConfig
+from recbook.gpt.model import GPT
+from recbook.quantization import formats
+from recbook.quantization import weights as quantized_weights
+from recbook.quantization.layers import QuantizedEmbedding, quantize, quantized_schemes
+from recbook.quantization.weights import Int8Weight, NF4Weight
+from recbook.training import checkpoints
 
-OURS = ("float32", "bfloat16", *quantization.SCHEMES)
+OURS = ("float32", "bfloat16", *formats.SCHEMES)
 LIBRARY = {"bitsandbytes int8": "int8", "bitsandbytes nf4": "nf4", "bitsandbytes nf4-double": "nf4"}  # whose codes
 BATCHES, PROMPT, SEED = (1, 16), 16, 0
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
@@ -72,7 +75,7 @@ ROWS, COLUMNS = 54_304, 512  # of the product that `kernels` times: the `full` m
 class LibraryHead(nn.Module):
     """A token embedding of ours, read as it is; its logits by a layer of the library."""
 
-    def __init__(self, table: quantized.QuantizedEmbedding, head: nn.Module):
+    def __init__(self, table: QuantizedEmbedding, head: nn.Module):
         """The table and the layer, of the same codes."""
         super().__init__()
         self.table, self.head = table, head
@@ -97,7 +100,7 @@ def library_layer(layer: nn.Module, name: str) -> nn.Module:
         else:
             new = bnb.nn.Linear4bit(columns, rows, bias is not None, quant_type="nf4", compute_dtype=torch.float32)
     if name.endswith("int8"):
-        largest = store.scales.flatten() * quantization.LARGEST
+        largest = store.scales.flatten() * formats.LARGEST_CODE
         new.weight = bnb.nn.Int8Params(store.codes, False, False, CB=store.codes, SCB=largest)
     else:
         state = library_state(store, double=name.endswith("double"))
@@ -108,11 +111,11 @@ def library_layer(layer: nn.Module, name: str) -> nn.Module:
     return new.train(rows % 32 != 0)
 
 
-def library_state(store: stores.NF4, double: bool):
+def library_state(store: NF4Weight, double: bool):
     """What bitsandbytes keeps beside the codes."""
     import bitsandbytes.functional as bf
 
-    about = dict(shape=torch.Size(store.shape), code=quantization.NF4, blocksize=64, quant_type="nf4")
+    about = dict(shape=torch.Size(store.shape), code=formats.NF4_LEVELS, blocksize=64, quant_type="nf4")
     about["dtype"] = torch.float32
     if not double:
         return bf.QuantState(absmax=store.absmax, **about)
@@ -123,11 +126,11 @@ def library_state(store: stores.NF4, double: bool):
 
 def load_rung(name: str, folder: str) -> nn.Module:
     """The model of a rung, from the files that `write_rungs` made."""
-    model = checkpoints.load_model(Path(folder) / LIBRARY.get(name, name))
-    for path in quantized.schemes(model) if name in LIBRARY else ():
+    model = checkpoints.load_gpt(Path(folder) / LIBRARY.get(name, name))
+    for path in quantized_schemes(model) if name in LIBRARY else ():
         layer, (parent, _, last) = model.get_submodule(path), path.rpartition(".")
         new = library_layer(layer, name)
-        new = LibraryHead(layer, new) if isinstance(layer, quantized.QuantizedEmbedding) else new
+        new = LibraryHead(layer, new) if isinstance(layer, QuantizedEmbedding) else new
         setattr(model.get_submodule(parent), last, new)
     return model
 
@@ -153,20 +156,20 @@ def warm_up(name: str) -> None:
     """Have all libraries loaded and ready, by way of a tiny model."""
     if name in LIBRARY:
         quieten_library()
-    tiny = gpt.GPT(gpt.Config(64, 32, 1, 1, 64), seed=SEED).eval()
+    tiny = GPT(GPTConfig(64, 32, 1, 1, 64), seed=SEED).eval()
     tiny = tiny.bfloat16() if name == "bfloat16" else tiny
     scheme = LIBRARY.get(name, name)
-    tiny = quantized.quantize(tiny, scheme) if scheme in quantization.SCHEMES else tiny
+    tiny = quantize(tiny, scheme) if scheme in formats.SCHEMES else tiny
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints.save_model(tiny, folder)
-        generation.generate(checkpoints.load_model(folder), [[1, 2]], 4)
+        checkpoints.save_gpt(tiny, folder)
+        generate(checkpoints.load_gpt(folder), [[1, 2]], 4)
 
 
 @torch.inference_mode()
 def perplexity(model: nn.Module, tokens: np.ndarray, windows: int) -> float:
     """exp(nats a token) on the first windows, by the products that decoding uses."""
     context, nats = model.config.context, []
-    stores.FEW = context  # the int8 kernel also for as many rows as a window has
+    quantized_weights.FEW_ROWS = context  # the int8 kernel also for as many rows as a window has
     for window in range(windows):
         ids = torch.from_numpy(tokens[window * context : (window + 1) * context + 1].astype(np.int64))[None]
         logits = model(ids[:, :-1]).float()[0]
@@ -188,7 +191,7 @@ def rung(arguments: argparse.Namespace) -> None:
         taken = []
         for _ in range(arguments.rounds + 1):
             start = time.perf_counter()
-            made = generation.generate(model, prompts[:batch], arguments.tokens)
+            made = generate(model, prompts[:batch], arguments.tokens)
             taken.append(time.perf_counter() - start)
         told["speeds"][batch] = [sum(map(len, made)) / seconds for seconds in taken[1:]]
         told["peaks"].setdefault("decoding", memory("VmHWM") - before)  # after one text at a time
@@ -212,15 +215,15 @@ def write_rungs(model: nn.Module, validation: np.ndarray, folder: Path) -> None:
     for name in OURS:
         small = copy.deepcopy(model)
         small = small.bfloat16() if name == "bfloat16" else small
-        small = quantized.quantize(small, name) if name in quantization.SCHEMES else small
-        checkpoints.save_model(small, folder / name)
+        small = quantize(small, name) if name in formats.SCHEMES else small
+        checkpoints.save_gpt(small, folder / name)
 
 
 def size_of_library(folder: Path, name: str) -> int:
     """The bytes of the library's tensors for all quantized layers, and of ours for the rest."""
     quieten_library()
-    model, total = checkpoints.load_model(folder / LIBRARY[name]), 0
-    for path in quantized.schemes(model):
+    model, total = checkpoints.load_gpt(folder / LIBRARY[name]), 0
+    for path in quantized_schemes(model):
         store = model.get_submodule(path).store
         if name.endswith("int8"):
             total += store.codes.nbytes + store.scales.nbytes
@@ -284,7 +287,7 @@ def ladder(arguments: argparse.Namespace) -> tuple[str, list[dict], dict]:
         os.environ["RECBOOK_DATA"] = arguments.data
     data = described(workshop.raw_receipts(), arguments.data)
     validation = workshop.token_files()[1]
-    model = checkpoints.load_model(arguments.model) if arguments.model else workshop.language_model()[0].cpu()
+    model = checkpoints.load_gpt(arguments.model) if arguments.model else workshop.language_model()[0].cpu()
     if model.config.vocabulary != len(workshop.vocabulary()):
         raise SystemExit(f"{arguments.model} was trained with another vocabulary than that of {arguments.data}")
     context = model.config.context
@@ -295,29 +298,29 @@ def ladder(arguments: argparse.Namespace) -> tuple[str, list[dict], dict]:
         turns, rounds, tokens = (1, 1, 8) if arguments.quick else (TURNS, ROUNDS, TOKENS)
         told = climb(Path(folder), turns, rounds, tokens, windows)
         rows = ladder_rows(told, Path(folder), windows * context)
-    return f"quantization_{arguments.size}_{evaluation.slug(data['name'])}", rows, data
+    return f"quantization_{arguments.size}_{slug(data['name'])}", rows, data
 
 
 # --- Baskets -----------------------------------------------------------------------------------------------------
 
 
-def in_bits(model: baskets.BasketGPT, scheme: str) -> baskets.BasketGPT:
+def in_bits(model: BasketGPT, scheme: str) -> BasketGPT:
     """A copy of the model in a scheme; in bfloat16 its weights are rounded, its arithmetic stays in float32."""
     small = copy.deepcopy(model)
     if scheme == "bfloat16":
         for parameter in small.network.parameters():
             parameter.data = parameter.data.bfloat16().float()
     elif scheme != "float32":
-        quantized.quantize(small.network, scheme)
+        quantize(small.network, scheme)
     return small
 
 
-def basket_rows(model: baskets.BasketGPT, split: evaluation.Split, k: int = 10) -> list[dict]:
+def basket_rows(model: BasketGPT, split: evaluation.Split, k: int = 10) -> list[dict]:
     """NDCG of every rung in each part, with intervals, and what it loses against float32, paired by shopper."""
     rows, judged, metric = [], {}, f"ndcg@{k}"
     for scheme in OURS:
         small = in_bits(model, scheme)
-        judged[scheme] = evaluation.evaluate(baskets.scored(small, split), split, k)
+        judged[scheme] = evaluation.evaluate(scores_at_cut(small, split), split, k)
         table = evaluation.summarise(judged[scheme].loc[:, pd.IndexSlice[:, metric]])
         rows += table.assign(method=scheme).to_dict("records")
         held = sum(each.nbytes for each in [*small.network.parameters(), *small.network.buffers()])
@@ -326,7 +329,7 @@ def basket_rows(model: baskets.BasketGPT, split: evaluation.Split, k: int = 10) 
         rows.append({"method": scheme, "metric": "megabytes_of_weights", "value": held / 1e6})
         for part in evaluation.PARTS if scheme != "float32" else ():
             a, b = (judged[each][part, metric].to_numpy() for each in (scheme, "float32"))
-            change = evaluation.paired(a, b)
+            change = intervals.paired(a, b)
             row = {"method": scheme, "split": part, "metric": f"{metric} against float32", "value": change.difference}
             rows.append(row | {"low": change.low, "high": change.high, "p": change.p_value, "n": change.n})
     return rows
@@ -335,16 +338,16 @@ def basket_rows(model: baskets.BasketGPT, split: evaluation.Split, k: int = 10) 
 def basket_ladder(arguments: argparse.Namespace) -> tuple[str, list[dict], dict]:
     """Fit once, then judge in fewer and fewer bits."""
     embedded = arguments.data == "embedded"
-    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
+    raw = workshop.the_shop().receipts if embedded else load_receipts(arguments.data)
     data = described(raw, arguments.data)
     clean = receipts.clean(raw).receipts
     usual = evaluation.default_cut(clean)
     split = evaluation.next_basket(clean, arguments.cut or usual)
-    settings = baskets.Settings(epochs=0.02) if arguments.quick else baskets.Settings()
-    model = baskets.BasketGPT.fit(split.receipts, settings, progress=False)
+    settings = BasketGPTConfig(epochs=0.02) if arguments.quick else BasketGPTConfig()
+    model = BasketGPT.fit(split.receipts, settings, progress=False)
     rows = evaluation.result_rows(pd.DataFrame(basket_rows(model, split)), split)
     dated = f"_{split.cut:%Y-%m-%d}" if split.cut != usual else ""
-    return f"quantization_baskets_{evaluation.slug(data['name'])}{dated}", rows, data
+    return f"quantization_baskets_{slug(data['name'])}{dated}", rows, data
 
 
 # --- Kernels -----------------------------------------------------------------------------------------------------
@@ -362,11 +365,11 @@ def milliseconds(run: Callable, rounds: int) -> list[float]:
 
 def routes(weight: torch.Tensor, x: torch.Tensor) -> dict[str, Callable]:
     """Every way that was tried to multiply x (n, C) with a weight (R, C)."""
-    int8, nf4 = stores.Int8.of(weight), stores.NF4.of(weight)
+    int8, nf4 = Int8Weight.of(weight), NF4Weight.of(weight)
     narrow, scales, narrow_scales = weight.bfloat16(), int8.scales.flatten(), int8.scales.flatten().bfloat16()
 
     def int_mm():
-        largest = x.abs().amax(1, keepdim=True) / quantization.LARGEST
+        largest = x.abs().amax(1, keepdim=True) / formats.LARGEST_CODE
         return torch._int_mm((x / largest).round().to(torch.int8), int8.codes.T).float() * largest * scales
 
     made = {
@@ -381,12 +384,12 @@ def routes(weight: torch.Tensor, x: torch.Tensor) -> dict[str, Callable]:
     return made | others(weight, x, nf4)
 
 
-def others(weight: torch.Tensor, x: torch.Tensor, nf4: stores.NF4) -> dict[str, Callable]:
+def others(weight: torch.Tensor, x: torch.Tensor, nf4: NF4Weight) -> dict[str, Callable]:
     """The libraries' ways, as far as they are there."""
     made = {}
     warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")  # deprecated: it says so at every call
     try:
-        steps = weight.abs().amax(1) / quantization.LARGEST
+        steps = weight.abs().amax(1) / formats.LARGEST_CODE
         packed = torch.quantize_per_channel(weight, steps, torch.zeros(len(weight), dtype=torch.long), 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(packed)
         made["torch.ops.quantized.linear_dynamic"] = lambda: torch.ops.quantized.linear_dynamic(x, packed, True)
@@ -394,7 +397,7 @@ def others(weight: torch.Tensor, x: torch.Tensor, nf4: stores.NF4) -> dict[str, 
         print(f"  no dynamic int8 product here: {error}")
     try:
         quieten_library()
-        layer = library_layer(quantized.QuantizedEmbedding(nf4), "bitsandbytes nf4")
+        layer = library_layer(QuantizedEmbedding(nf4), "bitsandbytes nf4")
         made["bitsandbytes nf4"] = lambda: layer(x)
     except ImportError as error:
         print(f"  no bitsandbytes here: {error}")
@@ -415,7 +418,7 @@ def kernel_rows(rows: int, rounds: int, inputs: tuple[int, ...]) -> list[dict]:
             row = {"method": name, "batch": count, "low": low, "high": high, "n": rounds}
             made.append(row | {"metric": "milliseconds", "value": value})
             made.append({"method": name, "batch": count, "metric": "relative_error", "value": off})
-            size = quantization.size(rows, COLUMNS, kind) / 1e6
+            size = formats.weight_bytes(rows, COLUMNS, kind) / 1e6
             made.append({"method": name, "batch": count, "metric": "megabytes_read", "value": size})
     return made + machine_rows(rounds)
 
@@ -449,14 +452,14 @@ def kernels(arguments: argparse.Namespace) -> tuple[str, list[dict], dict]:
 
 def described(raw: pd.DataFrame, data: str) -> dict:
     """What the results say of their data."""
-    return evaluation.describe_data(raw, "embedded shop" if data == "embedded" else data)
+    return describe_data(raw, "embedded shop" if data == "embedded" else data)
 
 
 def command_of(arguments: argparse.Namespace, data: dict) -> str:
     """How to run this again."""
     words = ["python benchmarks/quantization.py", arguments.what]
     if arguments.what != "kernels":
-        words.append(f"--data {'embedded' if arguments.data == 'embedded' else evaluation.slug(data['name'])}")
+        words.append(f"--data {'embedded' if arguments.data == 'embedded' else slug(data['name'])}")
     words += [f"--size {arguments.size}"] if arguments.what == "ladder" else []
     words += ["--model FOLDER"] if getattr(arguments, "model", None) else []
     words += [f"--cut {arguments.cut}"] if getattr(arguments, "cut", None) else []
@@ -499,7 +502,7 @@ def main() -> None:
     if arguments.quick:
         return
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(name, rows, command=command_of(arguments, data), data=data, seconds=seconds)
+    path = save_results(name, rows, command=command_of(arguments, data), data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

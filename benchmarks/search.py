@@ -26,15 +26,23 @@ import faiss
 import numpy as np
 import pandas as pd
 
-from recbook import artifacts, embeddings, evaluation, scale, search
+from recbook import storage
+from recbook.baselines.results import save_results
+from recbook.embeddings.encoder import PACKAGED_MODEL, WEIGHTS_SHA256, encode
+from recbook.search import measures
+from recbook.search.index import SearchParameters, brute_force, build_index, search_index
 
 QUERIES, K, THREADS, SEED = 1_000, 10, 2, 0
 FLAT_BATCHES = (32, 128, 1_000)  # queries a call
 INDEXES = {  # recipe -> efforts
-    "IVF1024,Flat": [search.Effort(nprobe=n) for n in (1, 2, 4, 8, 16, 32, 64)],
-    "HNSW16": [search.Effort(ef=n) for n in (16, 32, 64, 128, 256)],
-    "IVF1024,PQ16,RFlat": [search.Effort(nprobe=n, refine=r) for n, r in ((8, 1), (8, 4), (8, 16), (4, 64), (8, 64))],
-    "IVF1024,PQ32,RFlat": [search.Effort(nprobe=n, refine=r) for n, r in ((8, 1), (8, 4), (4, 16), (8, 16), (8, 64))],
+    "IVF1024,Flat": [SearchParameters(nprobe=n) for n in (1, 2, 4, 8, 16, 32, 64)],
+    "HNSW16": [SearchParameters(ef=n) for n in (16, 32, 64, 128, 256)],
+    "IVF1024,PQ16,RFlat": [
+        SearchParameters(nprobe=n, refine=r) for n, r in ((8, 1), (8, 4), (8, 16), (4, 64), (8, 64))
+    ],
+    "IVF1024,PQ32,RFlat": [
+        SearchParameters(nprobe=n, refine=r) for n, r in ((8, 1), (8, 4), (4, 16), (8, 16), (8, 64))
+    ],
 }
 
 
@@ -56,10 +64,10 @@ def descriptions() -> list[str]:
 
 def encoded(texts: list[str]) -> np.ndarray:
     """The texts' vectors, kept between runs."""
-    return artifacts.artifact(
+    return storage.artifact(
         "search-texts",
-        {"texts": digest(texts), "model": embeddings.PACKAGED, "weights": embeddings.WEIGHTS_SHA256},
-        make=lambda folder: np.save(folder / "vectors.npy", embeddings.encode(texts), allow_pickle=False),
+        {"texts": digest(texts), "model": PACKAGED_MODEL, "weights": WEIGHTS_SHA256},
+        make=lambda folder: np.save(folder / "vectors.npy", encode(texts), allow_pickle=False),
         load=lambda folder: np.load(folder / "vectors.npy", allow_pickle=False),
     )
 
@@ -72,9 +80,9 @@ def digest(texts: list[str]) -> str:
 def spread(name: str, vectors: np.ndarray, queries: np.ndarray, sample: int) -> list[dict]:
     """How vectors spread: intrinsic dimension, and distances from the queries, in a sample as large as the original."""
     chosen = vectors[np.random.default_rng(SEED).permutation(len(vectors))[:sample]]
-    distances = scale.neighbour_distances(chosen, queries, K)
+    distances = measures.neighbour_distances(chosen, queries, K)
     figures = {
-        "intrinsic dimension": scale.intrinsic_dimension(chosen),
+        "intrinsic dimension": measures.intrinsic_dimension(chosen),
         "median distance to the 1st neighbour": np.median(distances[:, 0]),
         "median distance to the 10th neighbour": np.median(distances[:, -1]),
     }
@@ -111,17 +119,17 @@ def figures(method: str, setting: str, bytes_a_product: float, **measured: float
 
 def flat(codes: np.ndarray, vectors: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, list[dict]]:
     """The true answers by FAISS Flat, and its speed at its best, beside that of a plain matrix product."""
-    index, start = search.build(codes, vectors, "Flat", THREADS), time.perf_counter()
-    truth = search.search(index, queries, K).codes
+    index, start = build_index(codes, vectors, "Flat", THREADS), time.perf_counter()
+    truth = search_index(index, queries, K).codes
     per_second = {len(queries): len(queries) / (time.perf_counter() - start)}
     for batch in FLAT_BATCHES:
-        speed = best_per_second(lambda q: search.search(index, q, K), queries[:512], min(batch, 512), rounds=2)
+        speed = best_per_second(lambda q: search_index(index, q, K), queries[:512], min(batch, 512), rounds=2)
         per_second[batch] = max(speed, per_second.get(batch, 0))
     single = {
-        "FAISS": milliseconds(lambda q: search.search(index, q, K), queries[:30]),
-        "matrix product": milliseconds(lambda q: search.brute_force(vectors, q, K), queries[:30]),
+        "FAISS": milliseconds(lambda q: search_index(index, q, K), queries[:30]),
+        "matrix product": milliseconds(lambda q: brute_force(vectors, q, K), queries[:30]),
     }
-    size = scale.index_bytes("Flat", len(codes), vectors.shape[1]) / len(codes)
+    size = measures.index_bytes("Flat", len(codes), vectors.shape[1]) / len(codes)
     rows = [r for batch, v in per_second.items() for r in figures("Flat", f"batch={batch}", size, per_second_batched=v)]
     rows += [r for by, v in single.items() for r in figures("Flat", f"one by one, {by}", size, milliseconds_single=v)]
     best = {"per_second_batched": max(per_second.values()), "milliseconds_single": min(single.values())}
@@ -131,21 +139,21 @@ def flat(codes: np.ndarray, vectors: np.ndarray, queries: np.ndarray) -> tuple[n
 def sweep(recipe: str, codes: np.ndarray, vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> list[dict]:
     """Build one index and measure it at each effort."""
     start = time.perf_counter()
-    index = search.build(codes, vectors, recipe, THREADS)
+    index = build_index(codes, vectors, recipe, THREADS)
     built = time.perf_counter() - start
     print(f"{recipe}: built in {built:.0f} s", flush=True)
-    size = scale.index_bytes(recipe, len(codes), vectors.shape[1]) / len(codes)
+    size = measures.index_bytes(recipe, len(codes), vectors.shape[1]) / len(codes)
     rows = []
     for effort in INDEXES[recipe]:
 
         def answer(q, effort=effort):
-            return search.search(index, q, K, effort=effort)
+            return search_index(index, q, K, effort=effort)
 
         rows += figures(
             recipe,
             setting(recipe, effort),
             size,
-            **{f"recall@{K}": scale.recall(answer(queries).codes, truth)},
+            **{f"recall@{K}": measures.index_recall(answer(queries).codes, truth)},
             per_second_batched=best_per_second(answer, queries, len(queries)),
             milliseconds_single=milliseconds(answer, queries[:200]),
             build_seconds=built,
@@ -153,7 +161,7 @@ def sweep(recipe: str, codes: np.ndarray, vectors: np.ndarray, queries: np.ndarr
     return rows
 
 
-def setting(recipe: str, effort: search.Effort) -> str:
+def setting(recipe: str, effort: SearchParameters) -> str:
     """The settings of an effort that this recipe has."""
     parts = {"IVF": f"nprobe={effort.nprobe}", "HNSW": f"ef={effort.ef}", "RFlat": f"refine={effort.refine}"}
     return ", ".join(text for part, text in parts.items() if part in recipe)
@@ -190,7 +198,7 @@ def main() -> None:
     texts = descriptions()
     vectors = encoded(texts)[np.random.default_rng(SEED).permutation(len(texts))]
     queries, real = vectors[:QUERIES], vectors[QUERIES:]
-    grown = scale.grow(real, products, seed=SEED)
+    grown = measures.grow(real, products, seed=SEED)
     print(f"{len(texts):,} texts, {products:,} products grown after {time.perf_counter() - start:.0f} s", flush=True)
     rows = spread("original", real, queries, len(real)) + spread("grown", grown, queries, len(real))
     rows += spread("grown, all", grown, queries, products)
@@ -210,7 +218,7 @@ def main() -> None:
     if products == 1_000_000:
         data = {"name": f"grown from {len(real)} descriptions", "sha256": digest(texts), "rows": products}
         command = "python benchmarks/search.py"
-        print(evaluation.save_results("search", rows + measured + found, command=command, data=data, seconds=seconds))
+        print(save_results("search", rows + measured + found, command=command, data=data, seconds=seconds))
 
 
 if __name__ == "__main__":

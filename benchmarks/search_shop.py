@@ -12,10 +12,17 @@ import faiss
 import numpy as np
 import pandas as pd
 
-from recbook import embeddings, evaluation, queries, receipts, scale, search, workshop
+from recbook.baselines import evaluation, intervals
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
+from recbook.embeddings.encoder import encode
+from recbook.search import measures, queries
+from recbook.search.index import SearchParameters, brute_force, build_index, search_index
 
 K, SEED = 10, 0
-RECIPES = {"Flat": search.Effort(), "IVF16,Flat": search.Effort(nprobe=4), "HNSW32": search.Effort(ef=64)}
+RECIPES = {"Flat": SearchParameters(), "IVF16,Flat": SearchParameters(nprobe=4), "HNSW32": SearchParameters(ef=64)}
 INTERESTS = (1, 2, 3, 5)
 
 
@@ -32,30 +39,30 @@ def milliseconds(answer, asked: np.ndarray) -> float:
 def speed(codes: np.ndarray, vectors: np.ndarray) -> list[dict]:
     """Time of one query, recall, bytes and time of the build, for three indexes and a matrix product."""
     asked = vectors[np.random.default_rng(SEED).permutation(len(vectors))[:300]]
-    truth = codes[search.brute_force(vectors, asked, K)[1]]
-    by_hand = milliseconds(lambda q: search.brute_force(vectors, q, K), asked)
+    truth = codes[brute_force(vectors, asked, K)[1]]
+    by_hand = milliseconds(lambda q: brute_force(vectors, q, K), asked)
     rows = [{"method": "matrix product", "metric": "milliseconds_single", "value": by_hand}]
     for recipe, effort in RECIPES.items():
         start = time.perf_counter()
-        index = search.build(codes, vectors, recipe)
+        index = build_index(codes, vectors, recipe)
         measured = {"build_seconds": time.perf_counter() - start}
 
         def answer(q, index=index, effort=effort):
-            return search.search(index, q, K, effort=effort)
+            return search_index(index, q, K, effort=effort)
 
         measured["milliseconds_single"] = milliseconds(answer, asked)
-        measured[f"recall@{K}"] = scale.recall(answer(asked).codes, truth)
-        measured["bytes a product"] = scale.index_bytes(recipe, *vectors.shape) / len(codes)
+        measured[f"recall@{K}"] = measures.index_recall(answer(asked).codes, truth)
+        measured["bytes a product"] = measures.index_bytes(recipe, *vectors.shape) / len(codes)
         rows += [{"method": recipe, "metric": metric, "value": value} for metric, value in measured.items()]
     return rows + [{"method": "catalogue", "metric": "products", "value": len(codes)}]
 
 
 def filters(codes: np.ndarray, vectors: np.ndarray, prices: pd.Series) -> list[dict]:
     """A filter that keeps the cheapest quarter: how many of ten answers are left if it comes after the search."""
-    index = search.build(codes, vectors)
+    index = build_index(codes, vectors)
     cheap = prices.index[prices <= prices.quantile(0.25)]
-    after = np.isin(search.search(index, vectors, K).codes, cheap).sum(axis=1)
-    inside = search.search(index, vectors, K, among=cheap).codes.shape[1]
+    after = np.isin(search_index(index, vectors, K).codes, cheap).sum(axis=1)
+    inside = search_index(index, vectors, K, among=cheap).codes.shape[1]
     return [
         {"method": "filter after search", "metric": "mean answers", "value": float(after.mean())},
         {"method": "filter after search", "metric": f"share with fewer than {K}", "value": float((after < K).mean())},
@@ -67,7 +74,7 @@ def histories(clean: pd.DataFrame) -> list[dict]:
     """NDCG@10 among products new to each shopper at the last cut, by the mean of a history and by several interests."""
     split = evaluation.next_basket(clean, evaluation.default_cut(clean))
     known = receipts.descriptions(split.receipts)
-    index = search.build(split.codes, embeddings.encode([known[code] for code in split.codes]))
+    index = build_index(split.codes, encode([known[code] for code in split.codes]))
     judged = {}
     for interests in INTERESTS:
         lists = np.full((len(split.shoppers), K), -1)
@@ -82,7 +89,7 @@ def histories(clean: pd.DataFrame) -> list[dict]:
         rows += summary.assign(method=f"interests={interests}").to_dict("records")
         if interests > 1:
             column = ("explore", f"ndcg@{K}")
-            change = evaluation.paired(table[column].to_numpy(), judged[1][column].to_numpy())
+            change = intervals.paired(table[column].to_numpy(), judged[1][column].to_numpy())
             gained = {"value": change.difference, "low": change.low, "high": change.high, "n": change.n}
             row = {"method": f"interests={interests}", "split": "explore", "metric": f"ndcg@{K} gained over the mean"}
             rows.append(row | gained)
@@ -97,18 +104,20 @@ def main() -> None:
     start = time.perf_counter()
     faiss.omp_set_num_threads(2)
     embedded = arguments.data == "embedded"
-    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
-    data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
+    raw = workshop.the_shop().receipts if embedded else load_receipts(arguments.data)
+    data = describe_data(raw, "embedded shop" if embedded else arguments.data)
     clean = receipts.clean(raw).receipts
     catalogue = receipts.catalogue(clean)
-    codes, vectors = catalogue.index.to_numpy(), embeddings.encode(catalogue["description"].tolist())
+    codes, vectors = catalogue.index.to_numpy(), encode(catalogue["description"].tolist())
     rows = speed(codes, vectors) + filters(codes, vectors, catalogue["price"]) + histories(clean)
-    rows.append({"method": "catalogue", "metric": "intrinsic dimension", "value": scale.intrinsic_dimension(vectors)})
+    rows.append(
+        {"method": "catalogue", "metric": "intrinsic dimension", "value": measures.intrinsic_dimension(vectors)}
+    )
     print(pd.DataFrame(rows).round(3).astype(object).fillna("").to_string(index=False))
-    name = evaluation.slug(data["name"])
+    name = slug(data["name"])
     command = f"python benchmarks/search_shop.py --data {'embedded' if embedded else name}"
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(f"search_{name}", rows, command=command, data=data, seconds=seconds)
+    path = save_results(f"search_{name}", rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

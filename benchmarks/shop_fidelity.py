@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from recbook import baselines, evaluation, receipts, shop
+from recbook.baselines import evaluation, models
+from recbook.baselines.results import describe_data, save_results
+from recbook.cleaning import receipts, shop
+from recbook.cleaning.load import load_receipts
 
 
 def facts(raw: pd.DataFrame, cleaned: receipts.Cleaned) -> dict[str, float]:
@@ -72,7 +75,7 @@ def gini(counts: np.ndarray) -> float:
 
 def ranking(clean: pd.DataFrame) -> pd.DataFrame:
     """NDCG@10 of every baseline at the default cut, long form."""
-    board = evaluation.scoreboard(evaluation.next_basket(clean, evaluation.default_cut(clean)), baselines.METHODS)
+    board = evaluation.scoreboard(evaluation.next_basket(clean, evaluation.default_cut(clean)), models.BASELINES)
     return board.loc[board["metric"] == "ndcg@10", ["method", "split", "metric", "value", "low", "high", "n"]]
 
 
@@ -88,7 +91,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many shops to simulate for the spread of tau")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    raw = receipts.load(arguments.real)
+    raw = load_receipts(arguments.real)
     real = receipts.clean(raw)
     real_board = ranking(real.receipts)
     rows = [{"log": "Online Retail", "fact": fact, "value": value} for fact, value in facts(raw, real).items()]
@@ -111,11 +114,9 @@ def main() -> None:
             for part, value in tau.items()
         ]
     show(rows, taus)
-    data = evaluation.describe_data(raw, arguments.real)
+    data = describe_data(raw, arguments.real)
     command = "python benchmarks/shop_fidelity.py"
-    path = evaluation.save_results(
-        "shop_fidelity", rows, command=command, data=data, seconds=time.perf_counter() - start
-    )
+    path = save_results("shop_fidelity", rows, command=command, data=data, seconds=time.perf_counter() - start)
     print(f"\nwritten: results/{path.name}")
 
 

@@ -41,21 +41,30 @@ import torch
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recbook import baselines, baskets, evaluation, gpt, learned, listwise, practice, quantized, reranking, workshop
-from recbook.baskets import BasketGPT
-from recbook.documents import encode as encoded
-from recbook.embeddings import encode
-from recbook.facts import Facts
-from recbook.listwise import QUESTION, TextGPT
-from recbook.metrics import rank
-from recbook.narratives import Narrative
-from recbook.receipts import descriptions
-from recbook.recommender import Recommender
-from recbook.reranking import Shopper
-from recbook.search import ProductIndex, build, search
-from recbook.shelf import Shelf
-from recbook.stages import Settings, learned_ranker
-from recbook.storytelling import sheet
+from recbook.baselines import evaluation, models
+from recbook.baselines import results as results_files
+from recbook.baselines.metrics import rank
+from recbook.baselines.results import describe_data, save_results
+from recbook.baskets.model import BasketGPT, scores_at_cut
+from recbook.baskets.network import BasketGPTConfig
+from recbook.book import workshop
+from recbook.cleaning.receipts import descriptions
+from recbook.embeddings.encoder import encode
+from recbook.gpt.config import GPTConfig
+from recbook.gpt.model import GPT, to_transformers
+from recbook.llm_ranking import training_lists
+from recbook.llm_ranking.gpt_ranker import AFTER_QUESTION, RANKER_TRAINING, GPTRanker, teach_ranker
+from recbook.narratives.facts import Facts
+from recbook.narratives.generate import Narrative
+from recbook.narratives.templates import fact_prompt
+from recbook.quantization.layers import quantize
+from recbook.ranking.lambdarank import LambdaRank, RankingExamples, propose_candidates, ranking_examples
+from recbook.ranking.rankers import Shopper, shoppers_at
+from recbook.search.index import ProductIndex, build_index, search_index
+from recbook.system.build import RecommenderConfig, fit_lambdarank
+from recbook.system.recommender import Recommender
+from recbook.system.retrieve_and_rank import TwoStageRecommender
+from recbook.tokens.documents import encode_document
 
 K, SEED = 10, 0
 METRICS = [f"{name}@{K}" for name in ("ndcg", "coverage", "diversity")]
@@ -63,7 +72,7 @@ TIMED, WARM_UP = 200, 5  # shoppers at the counter, and those before them who ar
 CANDIDATES, SHOWN = 400, 20  # that the trees order, and that the language model reads
 LISTS = 3000  # lists of the past that teach the language model
 SAME = 0.95  # share of the shoppers, at least, who get the same ten at the counter as all together
-HARDLY = baskets.Settings(epochs=0.02)
+HARDLY = BasketGPTConfig(epochs=0.02)
 ASKED, SHOP = 5, "shop"  # products a question, and the folder of the recommender
 PLAIN = "FAISS, transformers.generate"
 EXPLAINED = ("typed history", "customer and query", "customer")  # ways of asking that are timed with reasons, too
@@ -101,7 +110,7 @@ class Counter:
         made = np.zeros(len(self.codes), np.float32)
         for date, basket in shopper.history:  # oldest first
             days = (shopper.when - date) / pd.Timedelta(days=1)
-            made[np.searchsorted(self.codes, basket)] = 0.5 ** (days / baselines.HALF_LIFE)
+            made[np.searchsorted(self.codes, basket)] = 0.5 ** (days / models.HALF_LIFE)
         return made
 
 
@@ -113,23 +122,23 @@ def ten(scores: np.ndarray) -> np.ndarray:
 def by_counting(split: evaluation.Split) -> dict[str, Method]:
     """The baselines, each with what it would keep at a counter: a row of numbers, or weights between products."""
     shopper = Counter(split.codes)
-    ever, lately = (popular(split)[0].copy() for popular in (baselines.popularity, baselines.recent_popularity))
+    ever, lately = (popular(split)[0].copy() for popular in (models.popularity, models.recent_popularity))
     single = replace(split, counts=sparse.identity(len(split.codes), np.float32, "csr"))  # what each purchase adds
-    near, weights = sparse.csr_matrix(baselines.item_knn(single)), baselines.ease(single)
+    near, weights = sparse.csr_matrix(models.item_knn(single)), models.ease(single)
     tie = lately / (lately.max() + 1)
     return {
-        "popularity": Method(lambda: baselines.popularity(split), lambda _: ten(ever), [ever]),
-        "recent popularity": Method(lambda: baselines.recent_popularity(split), lambda _: ten(lately), [lately]),
+        "popularity": Method(lambda: models.popularity(split), lambda _: ten(ever), [ever]),
+        "recent popularity": Method(lambda: models.recent_popularity(split), lambda _: ten(lately), [lately]),
         "item-kNN": Method(
-            lambda: baselines.item_knn(split),
+            lambda: models.item_knn(split),
             lambda who: ten(np.asarray(near[shopper.columns(who)].sum(axis=0)).ravel()),
             [near],
         ),
         "EASE": Method(
-            lambda: baselines.ease(split), lambda who: ten(weights[shopper.columns(who)].sum(axis=0)), [weights]
+            lambda: models.ease(split), lambda who: ten(weights[shopper.columns(who)].sum(axis=0)), [weights]
         ),
         "personal frequency": Method(
-            lambda: baselines.personal_frequency(split), lambda who: ten(shopper.counts(who) + tie), [tie]
+            lambda: models.personal_frequency(split), lambda who: ten(shopper.counts(who) + tie), [tie]
         ),
         "blend": formula(split, shopper, lately),
     }
@@ -138,13 +147,13 @@ def by_counting(split: evaluation.Split) -> dict[str, Method]:
 def formula(split: evaluation.Split, shopper: Counter, lately: np.ndarray) -> Method:
     """The formula blend; at the counter its three terms for one shopper."""
     everybody = np.sort(split.receipts["customer"].unique())
-    weights = baselines.ease_weights(baselines.recency(split, everybody), 100)
+    weights = models.ease_weights(models.recency(split, everybody), 100)
     trend = np.sqrt(lately / lately.mean())
 
     def counter(who: Shopper) -> np.ndarray:
         return ten(shopper.fresh(who) @ weights * trend + np.log1p(shopper.counts(who)))
 
-    return Method(lambda: baselines.blend(split), counter, [weights, trend])
+    return Method(lambda: models.blend(split), counter, [weights, trend])
 
 
 def by_text(split: evaluation.Split, index: ProductIndex, vectors: np.ndarray) -> Method:
@@ -152,14 +161,14 @@ def by_text(split: evaluation.Split, index: ProductIndex, vectors: np.ndarray) -
     shopper = Counter(split.codes)
 
     def scores() -> np.ndarray:
-        hits = search(index, (split.counts > 0).astype(np.float32) @ vectors, len(split.codes))
+        hits = search_index(index, (split.counts > 0).astype(np.float32) @ vectors, len(split.codes))
         made = np.empty(split.counts.shape, np.float32)
         np.put_along_axis(made, np.searchsorted(split.codes, hits.codes.astype(str)), hits.scores, axis=1)
         return made
 
     def counter(who: Shopper) -> np.ndarray:
         mean = vectors[shopper.columns(who)].sum(axis=0)
-        return np.searchsorted(split.codes, search(index, mean[None], K).codes[0].astype(str))
+        return np.searchsorted(split.codes, search_index(index, mean[None], K).codes[0].astype(str))
 
     return Method(scores, counter, [index, vectors])
 
@@ -175,42 +184,42 @@ def by_gpt(model: BasketGPT, split: evaluation.Split) -> Method:
 
     state = model.network.state_dict()
     weights = [state[name] for name in state if name != "text"]  # the descriptions are no weights
-    return Method(lambda: baskets.scored(model, split), counter, [model.network, model.knowledge.latest()], weights)
+    return Method(lambda: scores_at_cut(model, split), counter, [model.network, model.knowledge.latest()], weights)
 
 
 def in_bits(model: BasketGPT, scheme: str) -> BasketGPT:
     """A copy of a model in a scheme, with the same descriptions and the same counts."""
     small, text = copy.copy(model), model.network.text
-    small.network = quantized.quantize(copy.deepcopy(model.network, {id(text): text}), scheme)
+    small.network = quantize(copy.deepcopy(model.network, {id(text): text}), scheme)
     return small
 
 
-def by_trees(split: evaluation.Split, shelf: Shelf) -> Method:
+def by_trees(split: evaluation.Split, shelf: TwoStageRecommender) -> Method:
     """The trees of a shelf without the GPT: it proposes nothing, and is not asked."""
     signals = copy.copy(shelf.signals)
     signals.moment = copy.copy(shelf.moment)
     signals.moment.model = None
-    trees = learned.LearnedRanker(shelf.ranker.trees, shelf.ranker.names, shelf.ranker.settings, signals).trusting(0)
+    trees = LambdaRank(shelf.ranker.trees, shelf.ranker.names, shelf.ranker.settings, signals).trusting(0)
 
     def scores() -> np.ndarray:
-        return trees.scores(learned.examples(signals, split, CANDIDATES), len(split.codes))
+        return trees.scores(ranking_examples(signals, split, CANDIDATES), len(split.codes))
 
     def counter(who: Shopper) -> np.ndarray:
         asked = signals.moment.at_counter([who])
-        candidates = learned.propose(signals, asked, CANDIDATES)
-        one = learned.Examples(candidates, signals.table(asked, candidates), candidates >= 0)
+        candidates = propose_candidates(signals, asked, CANDIDATES)
+        one = RankingExamples(candidates, signals.table(asked, candidates), candidates >= 0)
         return ten(trees.scores(one, len(split.codes))[0])
 
     return Method(scores, counter, [trees])
 
 
-def by_shelf(split: evaluation.Split, shelf: Shelf) -> Method:
+def by_shelf(split: evaluation.Split, shelf: TwoStageRecommender) -> Method:
     """The learned blend of trees and GPT, as the recommender asks it."""
     everything = np.ones(len(split.codes), bool)
 
     def scores() -> np.ndarray:
         made = np.full(split.counts.shape, -np.inf)
-        people = reranking.shoppers(split.receipts, split.shoppers.tolist(), split.cut)
+        people = shoppers_at(split.receipts, split.shoppers.tolist(), split.cut)
         for row, who in enumerate(people):
             found = shelf.find(who, None, everything)
             made[row, np.searchsorted(split.codes, found.codes)] = found.scores
@@ -225,20 +234,20 @@ def by_shelf(split: evaluation.Split, shelf: Shelf) -> Method:
 def by_language(split: evaluation.Split, model: BasketGPT, rehearse: bool) -> Method:
     """The taught language model over text orders the BasketGPT's best twenty; the rest follow as they were."""
     words = workshop.vocabulary()
-    untaught = gpt.Config(len(words), workshop.ANSWERS, 1, 1, 16)
-    base = gpt.GPT(untaught, SEED) if rehearse else copy.deepcopy(workshop.narrator()[0].cpu())
-    text = TextGPT(base, words, QUESTION, invariant=True)
+    untaught = GPTConfig(len(words), workshop.ANSWER_POSITIONS, 1, 1, 16)
+    base = GPT(untaught, SEED) if rehearse else copy.deepcopy(workshop.assistant_base()[0].cpu())
+    text = GPTRanker(base, words, AFTER_QUESTION, invariant=True)
     steps = dict(steps=4, evaluate_every=4) if rehearse else {}
-    questions = practice.lists(split.receipts, 40 if rehearse else LISTS, seed=SEED)
-    listwise.teach(text, questions, replace(listwise.STEPS, **steps))
+    questions = training_lists.past_lists(split.receipts, 40 if rehearse else LISTS, seed=SEED)
+    teach_ranker(text, questions, replace(RANKER_TRAINING, **steps))
 
     def reranked(who: Shopper, scores: np.ndarray) -> np.ndarray:
         best = rank(scores[None], SHOWN)[0]
         return best[np.argsort(-text.score(who, None, split.codes[best].tolist()), kind="stable")]
 
     def scores() -> np.ndarray:
-        made = baskets.scored(model, split)
-        people = reranking.shoppers(split.receipts, split.shoppers.tolist(), split.cut)
+        made = scores_at_cut(model, split)
+        people = shoppers_at(split.receipts, split.shoppers.tolist(), split.cut)
         for row, who in enumerate(people):
             made[row, reranked(who, made[row])] = made[row].max() + np.arange(SHOWN, 0, -1)
         return made
@@ -291,16 +300,16 @@ def at_counter(method: Method, people: list[Shopper]) -> tuple[float, list[np.nd
 
 def scoreboard(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse: bool) -> list[dict]:
     """Every figure of every method."""
-    similarity = baselines.description_similarity(split)
+    similarity = models.description_similarity(split)
     rows = np.sort(np.random.default_rng(SEED).permutation(len(split.shoppers))[: 10 if rehearse else TIMED])
-    people = reranking.shoppers(split.receipts, split.shoppers[rows].tolist(), split.cut)
+    people = shoppers_at(split.receipts, split.shoppers[rows].tolist(), split.cut)
     tables, judged = [], {}
     for name, method in methods(clean, split, usual, rehearse):
         scores = method.scores()
         milliseconds, lists = at_counter(method, people)
         same = np.mean([set(a) == set(b) for a, b in zip(lists, rank(scores[rows], K), strict=True)])
         assert same >= SAME, f"{name}: only {same:.0%} get the same ten at the counter as all together"
-        best = evaluation.recommend(scores, split, K)
+        best = evaluation.top_lists(scores, split, K)
         judged[name] = evaluation.judge(best, split, similarity)
         table = pd.concat([evaluation.summarise(judged[name]), evaluation.reach(best, len(split.codes))])
         costs = {"milliseconds a shopper": milliseconds, "megabytes kept": megabytes(*method.kept)}
@@ -320,15 +329,15 @@ def methods(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse:
     counted = by_counting(split)
     yield from list(counted.items())[:2]
     mine = vectors.loc[split.codes].to_numpy()
-    yield "text only", by_text(split, build(split.codes, mine), mine)
+    yield "text only", by_text(split, build_index(split.codes, mine), mine)
     yield from list(counted.items())[2:]
     if rehearse:
         model = student = BasketGPT.fit(split.receipts, HARDLY, progress=False)
     else:
         model, student = workshop.basket_gpt(split), workshop.student(split)
     yield "BasketGPT", by_gpt(model, split)
-    ranker = learned_ranker(split.receipts, vectors, Settings.tiny() if rehearse else Settings())
-    shelf = Shelf(split, model, ranker, student, vectors)
+    ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig.tiny() if rehearse else RecommenderConfig())
+    shelf = TwoStageRecommender(split, model, ranker, student, vectors)
     yield "learned trees", by_trees(split, shelf)
     yield "learned blend", by_shelf(split, shelf)
     if usual:
@@ -380,7 +389,7 @@ def built(folder: Path, rehearse: bool) -> list[dict]:
     """Build from raw receipts and save: the seconds of each stage and in all, the peak of memory, the size on disk."""
     raw = workshop.raw_receipts()
     start = time.perf_counter()
-    made = Recommender.build(raw, Settings.tiny() if rehearse else Settings())
+    made = Recommender.build(raw, RecommenderConfig.tiny() if rehearse else RecommenderConfig())
     figures = {"seconds": time.perf_counter() - start} | {f"seconds: {name}": s for name, s in made.seconds.items()}
     start = time.perf_counter()
     made.save(folder / SHOP)
@@ -467,19 +476,19 @@ def plain_pipeline(made: Recommender, customers: list[int], told: list[tuple[Fac
     The prompts are the sheets of facts that the narrator got for these customers; making them is not counted.
     """
     words, length = made.narrator.vocabulary, round(np.mean([len(each.ids) for _, each in told]))
-    theirs = gpt.to_transformers(gpt.GPT(made.narrator.model.config, seed=SEED))
+    theirs = to_transformers(GPT(made.narrator.model.config, seed=SEED))
     bought = [[code for _, basket in made.ledger.history(c) for code in basket] for c in customers]
     means = [made.vectors.loc[codes].to_numpy().mean(axis=0)[None] for codes in bought]
-    sheets = [encoded(sheet(facts), words) for facts, _ in told]
+    sheets = [encode_document(fact_prompt(facts), words) for facts, _ in told]
     prompts = [padded(sheets[row : row + ASKED]) for row in range(0, len(sheets), ASKED)]
     options = dict(max_new_tokens=length, do_sample=True, temperature=0.8, top_p=0.95, pad_token_id=0)
 
     def both(mean: np.ndarray, prompt: dict) -> None:
-        search(made.shelf.index, mean, ASKED)
+        search_index(made.shelf.index, mean, ASKED)
         theirs.generate(**prompt, **options)
 
     torch.manual_seed(SEED)
-    rows = times("FAISS on text alone", [partial(search, made.shelf.index, mean, ASKED) for mean in means])
+    rows = times("FAISS on text alone", [partial(search_index, made.shelf.index, mean, ASKED) for mean in means])
     rows += times(PLAIN, [partial(both, mean, prompt) for mean, prompt in zip(means, prompts, strict=True)])
     return rows + said(PLAIN, {"tokens": length})
 
@@ -535,12 +544,12 @@ def main() -> None:
 
 def keep(arguments: argparse.Namespace, dated: str, rows: list[dict], seconds: float) -> None:
     """Write the results."""
-    data = evaluation.describe_data(workshop.raw_receipts(), workshop.data_name())
-    slug = evaluation.slug(data["name"])
+    data = describe_data(workshop.raw_receipts(), workshop.data_name())
+    slug = results_files.slug(data["name"])
     command = f"python benchmarks/system.py {arguments.what} --data {'embedded' if workshop.embedded() else slug}"
     command += f" --cut {dated[1:]}" if dated else ""
     name = f"system_{arguments.what}_{slug}{dated}"
-    path = evaluation.save_results(name, rows, command=command, data=data, seconds=seconds)
+    path = save_results(name, rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

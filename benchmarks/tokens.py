@@ -22,26 +22,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbook import documents, evaluation, receipts, token_files, tokens, workshop
+from recbook.baselines import evaluation
+from recbook.baselines.results import describe_data, save_results, slug
+from recbook.book import workshop
+from recbook.cleaning import receipts
+from recbook.cleaning.load import load_receipts
+from recbook.tokens import documents
+from recbook.tokens.files import read_tokens, write_tokens
+from recbook.tokens.vocabulary import Vocabulary, gpt2_ranks, learn_bpe
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 CHOSEN = 2048  # of the vocabulary that writes the token file
-KINDS = {"cards": documents.cards, "baskets": documents.baskets, "narratives": documents.narratives}
+KINDS = {
+    "cards": documents.product_cards,
+    "baskets": documents.basket_documents,
+    "narratives": documents.shopper_narratives,
+}
 
 
-def lengths(vocabulary: tokens.Vocabulary, texts: list[str]) -> np.ndarray:
+def lengths(vocabulary: Vocabulary, texts: list[str]) -> np.ndarray:
     """Tokens in each text."""
     return np.array([len(vocabulary.encode(text)) for text in texts])
 
 
 def described(clean: pd.DataFrame) -> dict[str, str]:
     """Each product's description as a document writes it, by code."""
-    return {code: " " + documents.written(text) for code, text in receipts.descriptions(clean).items()}
+    return {code: " " + documents.sentence_case(text) for code, text in receipts.descriptions(clean).items()}
 
 
 def fit(method: str, ranks: dict[bytes, int], texts: pd.Series, descriptions: list[str]) -> list[dict]:
     """How well a vocabulary fits: `texts` counts how often each piece of text occurs."""
-    vocabulary = tokens.Vocabulary(ranks)
+    vocabulary = Vocabulary(ranks)
     pieces = texts.index.tolist()
     sizes = np.array([len(text.encode()) for text in pieces])
     words = pd.Series([word for text in pieces for word in re.findall(r" ?[^\W\d_]+", text)])
@@ -58,15 +69,15 @@ def fit(method: str, ranks: dict[bytes, int], texts: pd.Series, descriptions: li
 
 def vocabularies(clean: pd.DataFrame, sizes: tuple[int, ...]) -> list[dict]:
     """Own vocabularies, all learned in one go, as each is the beginning of the next; and GPT-2's."""
-    pieces = list(documents.texts(clean))
+    pieces = list(documents.document_texts(clean))
     start = time.perf_counter()
-    learned = list(tokens.learn(pieces, max(sizes)))
+    learned = list(learn_bpe(pieces, max(sizes)))
     rows = [{"method": f"own {len(learned)}", "metric": "seconds to learn", "value": time.perf_counter() - start}]
     texts, descriptions = pd.Series(pieces).value_counts(), list(described(clean).values())
     for size in sorted({min(size, len(learned)) for size in sizes}):  # a shop may have fewer repetitions to merge
         rows += fit(f"own {size}", {token: rank for rank, token in enumerate(learned[:size])}, texts, descriptions)
     try:
-        rows += fit("GPT-2", tokens.gpt2_ranks(), texts, descriptions)
+        rows += fit("GPT-2", gpt2_ranks(), texts, descriptions)
     except OSError as error:
         print(f"GPT-2 is left out: {error}")
     return rows
@@ -95,10 +106,10 @@ def files(clean: pd.DataFrame) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         for kind, write in KINDS.items():
             path, start = Path(folder) / kind, time.perf_counter()
-            figures = {"tokens": token_files.write(path, write(clean, vocabulary), vocabulary)}
+            figures = {"tokens": write_tokens(path, write(clean, vocabulary), vocabulary)}
             figures["seconds"] = time.perf_counter() - start
             figures["bytes"] = path.stat().st_size
-            ids = token_files.read(path, vocabulary)
+            ids = read_tokens(path, vocabulary)
             figures["documents"] = int((ids == vocabulary.control["<|end|>"]).sum())
             rows += [{"method": kind, "metric": metric, "value": value} for metric, value in figures.items()]
     spelled = {code: len(vocabulary.encode(text)) for code, text in described(clean).items()}
@@ -117,17 +128,17 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     embedded = arguments.data == "embedded" or arguments.quick
-    raw = workshop.the_shop().receipts if embedded else receipts.load(arguments.data)
-    data = evaluation.describe_data(raw, "embedded shop" if embedded else arguments.data)
+    raw = workshop.the_shop().receipts if embedded else load_receipts(arguments.data)
+    data = describe_data(raw, "embedded shop" if embedded else arguments.data)
     clean = receipts.clean(raw).receipts
     rows = vocabularies(clean, SIZES[:2] if arguments.quick else SIZES) + unseen(clean) + files(clean)
     print(pd.DataFrame(rows).round(3).to_string(index=False))
     if arguments.quick or not any(row["method"] == "GPT-2" for row in rows):
         print("\nnothing is written")
         return
-    name, seconds = evaluation.slug(data["name"]), time.perf_counter() - start
+    name, seconds = slug(data["name"]), time.perf_counter() - start
     command = f"python benchmarks/tokens.py --data {'embedded' if embedded else name}"
-    path = evaluation.save_results(f"tokens_{name}", rows, command=command, data=data, seconds=seconds)
+    path = save_results(f"tokens_{name}", rows, command=command, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

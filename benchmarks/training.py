@@ -26,7 +26,14 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from recbook import evaluation, gpt, token_files, training, workshop
+from recbook.baselines.results import describe_data, save_results
+from recbook.book import workshop
+from recbook.gpt import model as gpt_model
+from recbook.gpt.config import GPT_PRESETS, GPTConfig
+from recbook.gpt.model import GPT, from_transformers, to_transformers
+from recbook.tokens.files import TokenWindows
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train, validation_loss
 
 SEED, BATCH = 0, 32
 FULL_VOCABULARY = 54_304  # GPT-2's text tokens, the control tokens, some four thousand products; a multiple of 64
@@ -37,19 +44,19 @@ STEPS = {"plain": 400, "AdamW": 200, "Muon": 120}  # of the race's arms: each is
 PLAIN_RATE = 3e-3  # the better of 3e-3 and 6e-3 for the plain loop
 
 
-def ours_settings(steps: int, **changed) -> training.Settings:
+def ours_settings(steps: int, **changed) -> TrainingConfig:
     """The settings of our arm: Muon where PyTorch has it."""
     rates = {"learning_rate": 0.02, "matrix_learning_rate": 0.04} if hasattr(torch.optim, "Muon") else {}
     plan = {"steps": steps, "batch": BATCH, "warmup": max(1, steps // 10), "seed": SEED} | rates
-    return training.Settings(**(plan | changed))
+    return TrainingConfig(**(plan | changed))
 
 
 # --- Steps, one ingredient at a time -----------------------------------------------------------------------------
 
 
-def transformers_gpt2(config: gpt.Config):
+def transformers_gpt2(config: GPTConfig):
     """GPT-2 of `transformers` in our shape, its dropout off like ours, in training mode."""
-    return gpt.to_transformers(gpt.GPT(config, seed=SEED)).train()
+    return to_transformers(GPT(config, seed=SEED)).train()
 
 
 def loss_of_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -66,7 +73,7 @@ def plain_loop(model, loss: Callable, bfloat16: bool = False, fused: bool | None
     optimizer = torch.optim.AdamW(model.parameters(), lr=PLAIN_RATE, fused=fused)
 
     def steps(batches: list) -> None:
-        with patch.object(gpt, "attend", attend) if attend else nullcontext():
+        with patch.object(gpt_model, "attend", attend) if attend else nullcontext():
             for tokens, targets in batches:
                 with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                     value = loss(model, tokens, targets)
@@ -87,18 +94,18 @@ class Given:
         return self.batches[step]
 
 
-def our_step(config: gpt.Config, **changed) -> Callable:
+def our_step(config: GPTConfig, **changed) -> Callable:
     """The step of `training.train`, with all that it does."""
-    model = gpt.GPT(config, seed=SEED)
+    model = GPT(config, seed=SEED)
 
     def steps(batches: list) -> None:
         settings = ours_settings(len(batches), **changed)
-        training.train(model, Given(batches), settings, progress=False)
+        train(model, Given(batches), settings, progress=False)
 
     return steps
 
 
-def ladder(config: gpt.Config) -> dict[str, Callable]:
+def ladder(config: GPTConfig) -> dict[str, Callable]:
     """The plain loop first, our step last, one ingredient more on each rung between."""
 
     def theirs(model, tokens, targets):
@@ -111,7 +118,7 @@ def ladder(config: gpt.Config) -> dict[str, Callable]:
         return model.loss(tokens, targets)
 
     def ours():
-        return gpt.GPT(config, seed=SEED)
+        return GPT(config, seed=SEED)
 
     adamw = {"learning_rate": PLAIN_RATE, "matrix_learning_rate": 0.0}
     return {
@@ -141,7 +148,7 @@ def timed(call: Callable) -> float:
     return time.perf_counter() - start
 
 
-def steps_part(config: gpt.Config, data: token_files.Windows, rounds: int, steps: int) -> list[dict]:
+def steps_part(config: GPTConfig, data: TokenWindows, rounds: int, steps: int) -> list[dict]:
     """Tokens a second of every rung: the median of several rounds, in each of which all take their turn."""
     methods, seconds = ladder(config), {}
     peaks = {"float32": [], "bfloat16": []}
@@ -168,7 +175,7 @@ def steps_part(config: gpt.Config, data: token_files.Windows, rounds: int, steps
 # --- The race to a loss ------------------------------------------------------------------------------------------
 
 
-def plain_race(config: gpt.Config, data, judge, steps: int, every: int) -> list[tuple[int, float, float]]:
+def plain_race(config: GPTConfig, data, judge, steps: int, every: int) -> list[tuple[int, float, float]]:
     """The plain loop, as (step, seconds of training, validation loss); looking at the loss stops the clock."""
     model = transformers_gpt2(config)
     run = plain_loop(model, lambda m, tokens, targets: loss_of_logits(m(tokens, use_cache=False).logits, targets))
@@ -176,22 +183,22 @@ def plain_race(config: gpt.Config, data, judge, steps: int, every: int) -> list[
     for first in range(0, steps, every):
         batches = [data.batch(step, BATCH, SEED) for step in range(first, first + every)]
         seconds += timed(lambda batches=batches: run(batches))
-        loss = training.validation_loss(gpt.from_transformers(model), judge)["validation_loss"]
+        loss = validation_loss(from_transformers(model), judge)["validation_loss"]
         points.append((first + every, seconds, loss))
     return points
 
 
-def our_race(config: gpt.Config, data, judge, settings: training.Settings) -> list[tuple[int, float, float]]:
+def our_race(config: GPTConfig, data, judge, settings: TrainingConfig) -> list[tuple[int, float, float]]:
     """The same of `training.train`; its clock too stands still while the loss is looked at."""
-    metrics = training.train(
-        gpt.GPT(config, seed=SEED), data, settings,
-        validate=lambda model: training.validation_loss(model, judge), progress=False,
+    metrics = train(
+        GPT(config, seed=SEED), data, settings,
+        validate=lambda model: validation_loss(model, judge), progress=False,
     )  # fmt: skip
     seconds = np.cumsum([line["seconds"] for line in metrics])
     return [(line["step"], t, line["validation_loss"]) for line, t in zip(metrics, seconds, strict=True)]
 
 
-def race_part(config: gpt.Config, data, judge, steps: dict[str, int], looks: int = 20) -> list[dict]:
+def race_part(config: GPTConfig, data, judge, steps: dict[str, int], looks: int = 20) -> list[dict]:
     """All arms; the target is what the plain loop ends with, an arm's time its first look at or below that."""
     settings = {
         "AdamW": ours_settings(steps["AdamW"], learning_rate=3e-3, matrix_learning_rate=0.0,
@@ -233,15 +240,15 @@ def full_steps(steps: int) -> list[dict]:
     """The rows of `full_part`, measured in this process."""
     import resource  # not on Windows
 
-    config = gpt.Config(FULL_VOCABULARY, **gpt.PRESETS["full"])
+    config = GPTConfig(FULL_VOCABULARY, **GPT_PRESETS["full"])
     ids = torch.randint(
         0, config.vocabulary, (FULL_BATCH, config.context + 1), generator=torch.Generator().manual_seed(0)
     )
     data = Given([(ids[:, :-1], ids[:, 1:])] * steps)
-    settings = training.Settings(
+    settings = TrainingConfig(
         steps=steps, batch=FULL_BATCH, accumulate=FULL_PARTS, learning_rate=1e-3, warmup=1, evaluate_every=1
     )
-    metrics = training.train(gpt.GPT(config, seed=SEED), data, settings, progress=False)
+    metrics = train(GPT(config, seed=SEED), data, settings, progress=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6 / 1.024)
     figures = {
         "parameters": config.parameters,
@@ -259,15 +266,15 @@ def full_on_gpu(steps: int, batch: int) -> list[dict]:
     if workshop.model_scale() != "full":
         raise SystemExit("the full model reads GPT-2's vocabulary: set RECBOOK_SCALE=full")
     learn, judge = workshop.token_files()
-    config = gpt.Config(len(workshop.vocabulary()), **gpt.PRESETS["full"])
-    model, judged = gpt.GPT(config, seed=SEED).to("cuda"), token_files.Windows(judge, config.context)
-    settings = training.Settings(
+    config = GPTConfig(len(workshop.vocabulary()), **GPT_PRESETS["full"])
+    model, judged = GPT(config, seed=SEED).to("cuda"), TokenWindows(judge, config.context)
+    settings = TrainingConfig(
         steps=steps, batch=batch, learning_rate=1e-3, matrix_learning_rate=0.02, warmup=steps // 10, compile=True,
         evaluate_every=max(1, steps // 20), save_every=steps, seed=SEED,
     )  # fmt: skip
-    metrics = training.train(
-        model, token_files.Windows(learn, config.context), settings,
-        validate=lambda m: training.validation_loss(m, judged),
+    metrics = train(
+        model, TokenWindows(learn, config.context), settings,
+        validate=lambda m: validation_loss(m, judged),
     )  # fmt: skip
     speed = float(np.median([line["tokens_per_second"] for line in metrics[1:]]))
     name = torch.cuda.get_device_name()
@@ -301,9 +308,9 @@ def announced(part: str):
 def on_cpu(quick: bool) -> list[dict]:
     """The three parts at `laptop` size and `full`."""
     learn, judge = workshop.token_files()
-    config = gpt.Config(len(workshop.vocabulary()), **gpt.PRESETS["laptop"])
-    data = token_files.Windows(learn, config.context)
-    judged = token_files.Windows(judge[: (8 if quick else 128) * config.context + 1], config.context)
+    config = GPTConfig(len(workshop.vocabulary()), **GPT_PRESETS["laptop"])
+    data = TokenWindows(learn, config.context)
+    judged = TokenWindows(judge[: (8 if quick else 128) * config.context + 1], config.context)
     parts = {
         "step": lambda: steps_part(config, data, *((1, 2) if quick else (7, 8))),
         "race": lambda: race_part(config, data, judged, dict.fromkeys(STEPS, 20) if quick else STEPS),
@@ -339,11 +346,11 @@ def main() -> None:
     if arguments.quick:
         return
     data, command = (
-        evaluation.describe_data(workshop.raw_receipts(), workshop.data_name()),
+        describe_data(workshop.raw_receipts(), workshop.data_name()),
         "python benchmarks/training.py",
     )
     seconds = time.perf_counter() - start
-    path = evaluation.save_results(name, rows, command=command + options, data=data, seconds=seconds)
+    path = save_results(name, rows, command=command + options, data=data, seconds=seconds)
     print(f"\nwritten: results/{path.name}, after {seconds:.0f} seconds")
 
 

@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("01_cleaning")
 
@@ -53,8 +53,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from recbook import evaluation, workshop
-from recbook import receipts as rc
+from recbook.baselines.results import load_results
+from recbook.book import workshop
+from recbook.cleaning import receipts as rc
+from recbook.cleaning import schema
 
 raw = workshop.raw_receipts()
 raw.head(6)
@@ -115,22 +117,22 @@ print("the other mistake:", "Café light".encode().decode("latin-1"))
 # it refuses what it would have to guess.
 
 # %%
-checked = rc.check(naive)
+checked = schema.check_receipts(naive)
 pd.DataFrame({"read by pandas": naive.dtypes.astype(str), "checked": checked.dtypes.astype(str)})
 
 # %%
 doubtful = {"Quantity": ["6", "a dozen"], "InvoiceDate": ["12/1/2010 8:26", "1/2/2011 9:02"]}
 for column, values in doubtful.items():
     try:
-        rc.check(naive.assign(**{column: values}))
-    except rc.ReceiptsError as error:
+        schema.check_receipts(naive.assign(**{column: values}))
+    except schema.ReceiptsError as error:
         print(error, end="\n\n")
 
 # %% [markdown]
 # And the receipts of this page?
 
 # %%
-raw = rc.check(raw)
+raw = schema.check_receipts(raw)
 print(f"{len(raw):,} lines, all of the right types")
 
 # %% [markdown]
@@ -647,7 +649,7 @@ def facts(raw, receipts):
     }
 
 
-measured = evaluation.load_results("cleaning")
+measured = load_results("cleaning")
 rows = [row for row in measured["rows"] if row["part"] == "facts"]
 online_retail = {row["metric"]: row["value"] for row in rows}
 here = pd.Series(facts(raw, cleaned.receipts))
@@ -702,7 +704,7 @@ Markdown(difference)
 # ## Exercises
 
 # %%
-from recbook.exercises import check
+from recbook.book.exercises import check
 
 # %% [markdown]
 # ### Exercise 1.1: where did they go?

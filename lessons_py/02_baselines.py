@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("02_baselines")
 
@@ -45,8 +45,10 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import sparse
 
-from recbook import baselines, evaluation, metrics, workshop
-from recbook import receipts as rc
+from recbook.baselines import evaluation, intervals, metrics, models
+from recbook.baselines.results import load_results
+from recbook.book import workshop
+from recbook.cleaning import receipts as rc
 
 # %% [markdown]
 # ## Is it any good?
@@ -398,9 +400,9 @@ print(f"random steps that do better: {sum(loss(B + step) < loss(B) for step in s
 # second or so. What goes with a product? Ask both methods about the best seller.
 
 # %%
-purchases = baselines.shoppers_by_products(split)  # every shopper with a history, judged or not
-weights = baselines.ease_weights(purchases, l2=200)
-neighbours = baselines.cosine_similarity(purchases)
+purchases = models.shoppers_by_products(split)  # every shopper with a history, judged or not
+weights = models.ease_weights(purchases, l2=200)
+neighbours = models.cosine_similarity(purchases)
 seller = list(split.codes).index(bestsellers[0])
 
 
@@ -427,11 +429,11 @@ pd.DataFrame({"by cosine": closest(neighbours), "by EASE": closest(weights)}, in
 
 # %%
 everybody = np.sort(split.receipts["customer"].unique())
-fading = baselines.recency(split, everybody, half_life=60)  # (all shoppers, products), one at the cut
-own = baselines.recency(split, split.shoppers, half_life=60)  # (judged shoppers, products)
+fading = models.recency(split, everybody, half_life=60)  # (all shoppers, products), one at the cut
+own = models.recency(split, split.shoppers, half_life=60)  # (judged shoppers, products)
 trend = np.array([recent.get(code, 0) for code in split.codes], dtype=np.float32)
 
-freshness = own @ baselines.ease_weights(fading, l2=100)
+freshness = own @ models.ease_weights(fading, l2=100)
 trend = np.sqrt(trend / trend.mean())
 habit_term = np.log1p(split.counts.toarray())
 blended = freshness * trend + habit_term
@@ -462,7 +464,7 @@ without = {
     "blend without habit": freshness * trend,
 }
 lost = {
-    name: {part: evaluation.paired(values[part], added["+ habit"][part]) for part in values}
+    name: {part: intervals.paired(values[part], added["+ habit"][part]) for part in values}
     for name, values in ((name, by_part(scores)) for name, scores in without.items())
 }
 cells = {
@@ -488,8 +490,8 @@ Markdown(
 # middle nineteen twentieths. `scoreboard` does it for every method, metric and part, as two matrix products.
 
 # %%
-similarity = baselines.description_similarity(split)
-board = evaluation.scoreboard(split, baselines.METHODS, similarity=similarity)
+similarity = models.description_similarity(split)
+board = evaluation.scoreboard(split, models.BASELINES, similarity=similarity)
 ndcg = board[board["metric"] == "ndcg@10"]
 order = ndcg[ndcg["split"] == "all"].sort_values("value")["method"].tolist()
 
@@ -552,8 +554,8 @@ Markdown(f"Widest across shoppers: **{widest}**. Most alike within a list: **{na
 
 # %%
 second, best = order[-2:]
-judged = {name: by_part(baselines.METHODS[name](split))["all"] for name in (second, best)}
-duel = evaluation.paired(judged[best], judged[second])
+judged = {name: by_part(models.BASELINES[name](split))["all"] for name in (second, best)}
+duel = intervals.paired(judged[best], judged[second])
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.5))
 rows = ndcg[ndcg["split"] == "all"].set_index("method").loc[[second, best]]
@@ -661,7 +663,7 @@ protocols = {
     ),
 }
 settings = (split, random_hold_out, leave_one_out)
-scores = {name: [baselines.METHODS[name](setting) for setting in settings] for name in order[::-1]}
+scores = {name: [models.BASELINES[name](setting) for setting in settings] for name in order[::-1]}
 values = pd.DataFrame(index=list(scores), columns=list(protocols), dtype=float)
 for protocol, (setting, allowed) in protocols.items():
     which = [setting is other for other in settings].index(True)
@@ -778,7 +780,7 @@ found = {
     name: metrics.hits(metrics.rank(ease_scores, 10, allowed), target)
     for name, ease_scores in [
         ("rest of the basket known", left_out),
-        ("whole basket hidden", baselines.ease(basket_hidden)),
+        ("whole basket hidden", models.ease(basket_hidden)),
     ]
 }
 relevant = target.sum(axis=1)
@@ -791,7 +793,7 @@ leak = pd.DataFrame(
 leak.round(3)
 
 # %%
-gain = evaluation.paired(*(metrics.ndcg(hit, relevant) for hit in found.values()))
+gain = intervals.paired(*(metrics.ndcg(hit, relevant) for hit in found.values()))
 if gain.low > 0:
     verdict = "the leak lifts the score"
 elif gain.high < 0:
@@ -823,7 +825,7 @@ page.source(evaluation.next_basket)
 page.source(metrics.ndcg)
 
 # %%
-page.source(baselines.ease_weights)
+page.source(models.ease_weights)
 
 # %% [markdown]
 # Do page and package agree? On every shopper, every product, every weight:
@@ -836,15 +838,13 @@ for row, shopper in enumerate(split.shoppers):
     assert dict(zip(split.codes[counts.indices], counts.data, strict=True)) == habits[shopper]
 
 by_hand = [ndcg_by_hand(habit_list(shopper), targets[shopper]) for shopper in split.shoppers]
-packaged = evaluation.evaluate(baselines.personal_frequency(split), split)["all", "ndcg@10"]
+packaged = evaluation.evaluate(models.personal_frequency(split), split)["all", "ndcg@10"]
 np.testing.assert_allclose(packaged, by_hand)
-np.testing.assert_allclose(
-    evaluation.evaluate(baselines.recent_popularity(split), split)["all", "ndcg@10"].mean(), lately
-)
+np.testing.assert_allclose(evaluation.evaluate(models.recent_popularity(split), split)["all", "ndcg@10"].mean(), lately)
 
 tiny = sparse.csr_matrix(X)
-np.testing.assert_allclose(baselines.cosine_similarity(tiny), cosine, atol=1e-6)
-np.testing.assert_allclose(baselines.ease_weights(tiny, l2), B, atol=1e-6)
+np.testing.assert_allclose(models.cosine_similarity(tiny), cosine, atol=1e-6)
+np.testing.assert_allclose(models.ease_weights(tiny, l2), B, atol=1e-6)
 np.testing.assert_allclose(scores["blend"][0], blended, atol=1e-4)  # of baselines.blend(split), above
 print("page and package agree: targets, counts, NDCG, popularity, habit, cosine, EASE, blend")
 
@@ -854,7 +854,7 @@ print("page and package agree: targets, counts, NDCG, popularity, habit, cosine,
 # The same seven methods on Online Retail, the log of a real gift shop, as `recbook score` measured them:
 
 # %%
-real = evaluation.load_results("scoreboard_online-retail")
+real = load_results("scoreboard_online-retail")
 figures = pd.DataFrame(real["rows"])
 headline = figures[figures["metric"] == "ndcg@10"].copy()
 headline["cell"] = [
@@ -883,7 +883,7 @@ Markdown(
 # %%
 cuts = [f"scoreboard_online-retail_2011-{month}-09" for month in ("08", "09", "10")]
 cuts.append("scoreboard_online-retail")
-seasons = pd.concat([pd.DataFrame(evaluation.load_results(name)["rows"]) for name in cuts])
+seasons = pd.concat([pd.DataFrame(load_results(name)["rows"]) for name in cuts])
 seasons = seasons[seasons["split"] == "all"]
 by_cut = seasons[seasons["metric"] == "ndcg@10"]
 by_cut = by_cut.pivot(index="method", columns="cut", values="value")
@@ -917,7 +917,7 @@ Markdown(
 # ## Exercises
 
 # %%
-from recbook.exercises import check
+from recbook.book.exercises import check
 
 # %% [markdown]
 # ### Exercise 2.1: which of these would you believe?

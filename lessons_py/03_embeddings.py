@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,embeddings]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("03_embeddings")
 
@@ -56,10 +56,13 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from recbook import baselines, evaluation, workshop
-from recbook import embeddings as em
-from recbook import receipts as rc
-from recbook.exercises import check
+from recbook.baselines import evaluation, intervals, metrics, models
+from recbook.baselines.results import load_results
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.cleaning import receipts as rc
+from recbook.embeddings import text_vectors
+from recbook.embeddings.encoder import encode, load_encoder
 
 pd.set_option("display.max_colwidth", 90)  # show descriptions whole
 shelf = [
@@ -176,17 +179,17 @@ receipts = workshop.cleaned().receipts
 catalogue = rc.catalogue(receipts)
 names = catalogue["description"].str.lower()
 texts = names.tolist()
-counted = em.tfidf(texts)
+counted = text_vectors.tfidf(texts)
 Markdown(
     f"**{counted.shape[0]:,}** products, **{counted.shape[1]:,}** words, and only "
     f"**{counted.nnz / np.prod(counted.shape):.1%}** of the cells hold anything but zero."
 )
 
 # %%
-terms = em.vocabulary(texts)
-raw_counts = em.count_words(texts, terms)
+terms = text_vectors.distinct_words(texts)
+raw_counts = text_vectors.count_words(texts, terms)
 texts_with_word = np.asarray((raw_counts > 0).sum(axis=0)).ravel()
-table = pd.DataFrame({"texts": texts_with_word, "weight": em.idf(raw_counts)}, terms)
+table = pd.DataFrame({"texts": texts_with_word, "weight": text_vectors.idf(raw_counts)}, terms)
 frequent = table[table["texts"] >= 5].sort_values("texts", kind="stable")
 pd.concat([frequent.tail(4)[::-1], frequent.head(4)], keys=["lightest", "heaviest"]).round(2)
 
@@ -201,7 +204,7 @@ row = {code: i for i, code in enumerate(codes)}
 
 
 def nearest_names(vectors, code, k=5):
-    found = em.nearest(vectors[row[code]], codes, vectors, k + 1)  # the product itself is one of them
+    found = text_vectors.nearest(vectors[row[code]], codes, vectors, k + 1)  # the product itself is one of them
     others = found.drop(code, errors="ignore").head(k)
     return [f"{names[other]} ({similarity:.2f})" for other, similarity in others.items()]
 
@@ -229,8 +232,8 @@ six = [
     "garden lantern",
     "metal garden lantern",
 ]
-X = em.tfidf(six).toarray()
-six_words = em.vocabulary(six)
+X = text_vectors.tfidf(six).toarray()
+six_words = text_vectors.distinct_words(six)
 print("cosine of the first two texts:", round(float(X[0] @ X[1]), 2))
 
 # %% [markdown]
@@ -272,7 +275,7 @@ print("cosine of the first and the last:", abs(round(float(kept[0] @ kept[5]), 2
 
 # %%
 kept_topics = min(128, min(counted.shape) - 1)  # a small shop has fewer
-directions = em.topics(counted, kept_topics)  # (topics, words)
+directions = text_vectors.topics(counted, kept_topics)  # (topics, words)
 heaviest = np.argsort(-directions[:6], axis=1, kind="stable")[:, :5]
 pd.DataFrame({f"topic {t + 1}": [terms[j] for j in row_] for t, row_ in enumerate(heaviest)})
 
@@ -304,14 +307,14 @@ plt.show()
 # the others, and the mean of those vectors, at length one, is the text's.
 
 # %%
-encoder = em.load_encoder()
+encoder = load_encoder()
 print(encoder.tokenizer.tokenize("Single-origin Guatemala, DARK ROAST"))
 pieces = encoder.encode("Single-origin Guatemala, DARK ROAST", output_value="token_embeddings")
 pieces = pieces.cpu().numpy()
 print("one vector a piece, with a start and an end:", pieces.shape)
 mean = pieces.mean(axis=0)  # (pieces, 384) -> (384,)
 mean /= np.linalg.norm(mean)
-assert np.allclose(mean, em.encode(["Single-origin Guatemala, DARK ROAST"])[0], atol=1e-4)
+assert np.allclose(mean, encode(["Single-origin Guatemala, DARK ROAST"])[0], atol=1e-4)
 print("their mean, at length one, is what em.encode gives")
 
 # %% [markdown]
@@ -327,9 +330,9 @@ pairs = [
 ]
 asked, meant = (list(side) for side in zip(*pairs, strict=True))
 table = pd.DataFrame({"one": asked, "other": meant})
-products = em.tfidf(asked, texts).multiply(em.tfidf(meant, texts))
+products = text_vectors.tfidf(asked, texts).multiply(text_vectors.tfidf(meant, texts))
 table["TF-IDF"] = np.asarray(products.sum(axis=1)).ravel().round(2)
-table["MiniLM"] = (em.encode(asked) * em.encode(meant)).sum(axis=1).round(2)
+table["MiniLM"] = (encode(asked) * encode(meant)).sum(axis=1).round(2)
 table
 
 # %% [markdown]
@@ -345,9 +348,9 @@ codes, encoded = workshop.embeddings()
 
 # %%
 ways = {
-    "TF-IDF": (counted, lambda asked: em.tfidf(asked, texts)),
-    "LSA": (em.unit(along), lambda asked: em.unit(em.tfidf(asked, texts) @ directions.T)),
-    "MiniLM": (encoded, em.encode),
+    "TF-IDF": (counted, lambda asked: text_vectors.tfidf(asked, texts)),
+    "LSA": (text_vectors.unit(along), lambda asked: text_vectors.unit(text_vectors.tfidf(asked, texts) @ directions.T)),
+    "MiniLM": (encoded, encode),
 }
 answers = {
     "sofa pillow": "cushion",
@@ -367,7 +370,7 @@ answers = {
 
 def share_answered(vectors, query, right):
     """The share of the ten nearest products that are right; of as many as there are, if fewer."""
-    found = em.nearest(query, np.arange(len(right)), vectors, 10).index
+    found = text_vectors.nearest(query, np.arange(len(right)), vectors, 10).index
     return right[found].sum() / min(10, right.sum())
 
 
@@ -421,7 +424,7 @@ Markdown(
 
 # %%
 best = catalogue.assign(row=np.arange(len(catalogue))).nlargest(900, "invoices")
-flat = em.flat_map(encoded[best["row"]])
+flat = text_vectors.flat_map(encoded[best["row"]])
 if workshop.embedded():
     truth = workshop.the_shop().products
     department = truth["department"].reindex(best.index).fillna("unknown").to_numpy()
@@ -485,7 +488,7 @@ triples = {
 }
 listed = [(kind, *triple) for kind, group in triples.items() for triple in group]
 table = pd.DataFrame(listed, columns=["kind", "a thing", "the same", "another"])
-thing, same, another = (em.encode(table[column].tolist()) for column in ["a thing", "the same", "another"])
+thing, same, another = (encode(table[column].tolist()) for column in ["a thing", "the same", "another"])
 table["to the same"] = (thing * same).sum(axis=1).round(2)
 table["to another"] = (thing * another).sum(axis=1).round(2)
 table.groupby("kind", sort=False).head(1).set_index("kind")
@@ -509,7 +512,7 @@ Markdown(
 # do the ten nearest neighbours share with a product, beside what any two products share by chance?
 
 # %%
-nearby = {way: em.neighbours(vectors, 10) for way, (vectors, _) in ways.items()}
+nearby = {way: text_vectors.neighbours(vectors, 10) for way, (vectors, _) in ways.items()}
 if workshop.embedded():
     products = truth.reindex(codes)
     known = products["kind"].notna().to_numpy()
@@ -539,17 +542,17 @@ else:
 split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
 invoice = pd.factorize(split.receipts["invoice"])[0]
 baskets = evaluation.count_invoices(split.receipts.assign(customer=invoice), np.unique(invoice), split.codes)
-together = baselines.cosine_similarity(baskets)  # (products, products); an invoice is a "shopper"
+together = models.cosine_similarity(baskets)  # (products, products); an invoice is a "shopper"
 bought_with = np.argsort(-together, axis=1, kind="stable")[:, :10]
 
 texts_at_cut = names[split.codes].tolist()  # the vocabulary and its weights come from these alone
-counted_at_cut = em.tfidf(texts_at_cut)
+counted_at_cut = text_vectors.tfidf(texts_at_cut)
 at_cut = {
     "TF-IDF": counted_at_cut,
-    "LSA": em.lsa(texts_at_cut, min(128, min(counted_at_cut.shape) - 1)),
+    "LSA": text_vectors.lsa(texts_at_cut, min(128, min(counted_at_cut.shape) - 1)),
 }
 at_cut["MiniLM"] = encoded[[row[code] for code in split.codes]]  # learned elsewhere, so nothing here to fit
-near = {way: em.neighbours(vectors, 10) for way, vectors in at_cut.items()}
+near = {way: text_vectors.neighbours(vectors, 10) for way, vectors in at_cut.items()}
 
 
 def share_found(neighbours, wanted):
@@ -598,10 +601,10 @@ rows = {}
 for way, vectors in at_cut.items():
     cosines = vectors @ vectors.T  # (products, products)
     off_diagonal = cosines.sum() - cosines.diagonal().sum()
-    lists = evaluation.recommend(em.profile_scores(split.counts, vectors), split)["explore"]
+    lists = evaluation.top_lists(text_vectors.profile_scores(split.counts, vectors), split)["explore"]
     rows[way] = {
         "cosine of any two products": f"{off_diagonal / (len(split.codes) * (len(split.codes) - 1)):.2f}",
-        "share of the catalogue that anybody is shown": f"{evaluation.coverage(lists, len(split.codes)):.0%}",
+        "share of the catalogue that anybody is shown": f"{metrics.coverage(lists, len(split.codes)):.0%}",
     }
 pd.DataFrame(rows).T.rename_axis("profile by the mean")
 
@@ -615,9 +618,9 @@ pd.DataFrame(rows).T.rename_axis("profile by the mean")
 # %%
 similarity = np.maximum(at_cut["MiniLM"] @ at_cut["MiniLM"].T, 0)  # (products, products)
 sharpened_by_hand = bought @ similarity**4  # (shoppers, products) @ (products, products)
-assert np.allclose(sharpened_by_hand, em.profile_scores(split.counts, at_cut["MiniLM"], 4), atol=1e-3)
-lists = evaluation.recommend(sharpened_by_hand, split)["explore"]
-print(f"sharpened, MiniLM shows {evaluation.coverage(lists, len(split.codes)):.0%} of the catalogue to somebody")
+assert np.allclose(sharpened_by_hand, text_vectors.profile_scores(split.counts, at_cut["MiniLM"], 4), atol=1e-3)
+lists = evaluation.top_lists(sharpened_by_hand, split)["explore"]
+print(f"sharpened, MiniLM shows {metrics.coverage(lists, len(split.codes)):.0%} of the catalogue to somebody")
 
 # %% [markdown]
 # Now the test, at the next basket of Chapter 2, on products new to the shopper. We let text stand alone, by its mean and
@@ -628,24 +631,24 @@ print(f"sharpened, MiniLM shows {evaluation.coverage(lists, len(split.codes)):.0
 
 # %%
 measured_on = "embedded-shop" if workshop.embedded() else "online-retail"
-settings = evaluation.load_results(f"embeddings_{measured_on}")
+settings = load_results(f"embeddings_{measured_on}")
 settings = {(setting["method"], setting["metric"]): setting["value"] for setting in settings["rows"]}
 sharpness = {way: settings[way, "sharpness chosen"] for way in at_cut}
 weight_beside = {way: settings[way, "weight chosen"] for way in at_cut}
-recent = baselines.recent_popularity(split)
+recent = models.recent_popularity(split)
 trend = np.sqrt(recent / recent.mean())
-ease = baselines.ease(split)
+ease = models.ease(split)
 scores = {"recent popularity": recent}
-scores |= {f"{way}, mean": em.profile_scores(split.counts, vectors) for way, vectors in at_cut.items()}
-profiles = {way: em.profile_scores(split.counts, vectors, sharpness[way]) for way, vectors in at_cut.items()}
+scores |= {f"{way}, mean": text_vectors.profile_scores(split.counts, vectors) for way, vectors in at_cut.items()}
+profiles = {way: text_vectors.profile_scores(split.counts, vectors, sharpness[way]) for way, vectors in at_cut.items()}
 scores |= {f"{way}, sharpened": profile for way, profile in profiles.items()}
 scores["EASE × trend"] = ease * trend
 scores |= {
-    f"(EASE + {way}) × trend": em.with_text(ease, profile, weight_beside[way]) * trend
+    f"(EASE + {way}) × trend": text_vectors.with_text(ease, profile, weight_beside[way]) * trend
     for way, profile in profiles.items()
 }
 judged = {method: evaluation.evaluate(score, split)["explore", "ndcg@10"] for method, score in scores.items()}
-value, low, high = evaluation.bootstrap(pd.DataFrame(judged).to_numpy())
+value, low, high = intervals.bootstrap(pd.DataFrame(judged).to_numpy())
 places = np.arange(len(scores))[::-1]
 plt.errorbar(value, places, xerr=[value - low, high - value], fmt="o", capsize=3)
 plt.yticks(places, list(scores))
@@ -654,8 +657,8 @@ plt.title(f"Text alone ranks low, beside EASE it may help ({judged['EASE × tren
 plt.show()
 
 # %%
-gains = {way: evaluation.paired(judged[f"(EASE + {way}) × trend"], judged["EASE × trend"]) for way in at_cut}
-gains["MiniLM minus TF-IDF"] = evaluation.paired(
+gains = {way: intervals.paired(judged[f"(EASE + {way}) × trend"], judged["EASE × trend"]) for way in at_cut}
+gains["MiniLM minus TF-IDF"] = intervals.paired(
     *(judged[f"(EASE + {way}) × trend"] for way in ("MiniLM", "TF-IDF")),
 )
 pd.DataFrame(
@@ -688,8 +691,8 @@ Markdown(
 
 # %%
 late = sorted(set(texts) - set(texts_at_cut))
-unknown = set(em.vocabulary(texts)) - set(em.vocabulary(texts_at_cut))
-leaky = em.profile_scores(split.counts, em.tfidf(texts_at_cut, fit_on=texts), sharpness["TF-IDF"])
+unknown = set(text_vectors.distinct_words(texts)) - set(text_vectors.distinct_words(texts_at_cut))
+leaky = text_vectors.profile_scores(split.counts, text_vectors.tfidf(texts_at_cut, fit_on=texts), sharpness["TF-IDF"])
 change = evaluation.evaluate(leaky, split)["explore", "ndcg@10"].mean() - judged["TF-IDF, sharpened"].mean()
 Markdown(
     f"Texts in the whole file that the catalogue at the cut lacks: {len(late):,}; new words in them: {len(unknown):,}. "
@@ -702,10 +705,10 @@ Markdown(
 # `recbook.embeddings` holds what you have seen. TF-IDF, and the topics under LSA:
 
 # %%
-page.source(em.tfidf)
+page.source(text_vectors.tfidf)
 
 # %%
-page.source(em.topics)
+page.source(text_vectors.topics)
 
 # %% [markdown]
 # The proof that page and package agree: the small shelf by hand, the six texts by numpy's own decomposition, and the
@@ -715,10 +718,10 @@ page.source(em.topics)
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-assert np.allclose(em.tfidf(shelf).toarray(), by_hand, atol=1e-6)
-assert np.allclose(em.topics(em.tfidf(six), 2), Vt[:2], atol=1e-6)
-assert np.allclose(em.lsa(six, 2) @ em.lsa(six, 2).T, kept @ kept.T, atol=1e-5)
-assert abs(em.tfidf(texts) - TfidfVectorizer().fit_transform(texts)).max() < 1e-6
+assert np.allclose(text_vectors.tfidf(shelf).toarray(), by_hand, atol=1e-6)
+assert np.allclose(text_vectors.topics(text_vectors.tfidf(six), 2), Vt[:2], atol=1e-6)
+assert np.allclose(text_vectors.lsa(six, 2) @ text_vectors.lsa(six, 2).T, kept @ kept.T, atol=1e-5)
+assert abs(text_vectors.tfidf(texts) - TfidfVectorizer().fit_transform(texts)).max() < 1e-6
 theirs = TruncatedSVD(8, algorithm="arpack", random_state=0).fit(counted.astype(float)).components_
 assert np.allclose(np.abs(directions[:8]), np.abs(theirs), atol=1e-4)
 print("page, package and scikit-learn agree")
@@ -728,7 +731,7 @@ print("page, package and scikit-learn agree")
 # Hugging Face hub that has its weights in safetensors, a format that holds numbers and cannot run code.
 
 # %%
-page.source(em.encode)
+page.source(encode)
 
 # %% [markdown]
 # ## On real receipts
@@ -736,7 +739,7 @@ page.source(em.encode)
 # The same, measured on every product of Online Retail:
 
 # %%
-measured = evaluation.load_results("embeddings_online-retail")
+measured = load_results("embeddings_online-retail")
 figures = pd.DataFrame(measured["rows"])
 explore = figures[(figures["split"] == "explore") & (figures["metric"] == "ndcg@10")].set_index("method")
 pd.DataFrame(

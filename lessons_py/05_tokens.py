@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,language]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("05_tokens")
 
@@ -56,16 +56,20 @@ import pandas as pd
 import regex
 from IPython.display import HTML, Markdown
 
-from recbook import documents, evaluation, token_files, tokens, workshop
-from recbook import receipts as rc
-from recbook.exercises import check
+from recbook.baselines.results import load_results
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.cleaning import receipts as rc
+from recbook.tokens import documents
+from recbook.tokens.files import TokenWindows, read_tokens, write_tokens
+from recbook.tokens.vocabulary import BPE_PATTERN, Vocabulary, learn_bpe, letter_bytes
 
 receipts = workshop.cleaned().receipts
 
 # %%
 invoice = rc.baskets(receipts).query("codes.str.len() == 3")["invoice"].iloc[0]  # the first with three products
 lines = receipts[receipts["invoice"] == invoice]
-descriptions = [" " + documents.written(text) for text in rc.descriptions(receipts).values()]
+descriptions = [" " + documents.sentence_case(text) for text in rc.descriptions(receipts).values()]
 lines[["code", "description", "quantity", "price", "date", "country"]]
 
 # %% [markdown]
@@ -125,7 +129,7 @@ def merge(word, pair, new):
 
 # %%
 def learn(words, size):
-    names = [bytes([byte]) for byte in tokens.letter_bytes().values()]  # id -> bytes: first the single ones
+    names = [bytes([byte]) for byte in letter_bytes().values()]  # id -> bytes: first the single ones
     number = {name: place for place, name in enumerate(names)}
     words = {tuple(number[bytes([byte])] for byte in word.encode()): count for word, count in words.items()}
     log = []
@@ -158,7 +162,7 @@ as_table(learn({"tea": 5, "teapot": 3, "pot": 4}, 1000)[1])
 # the shop's descriptions. Cut at the spaces first, each word keeping the space before it; these are the first merges:
 
 # %%
-words = Counter(word for text in descriptions for word in regex.findall(tokens.WORDS, text))
+words = Counter(word for text in descriptions for word in regex.findall(BPE_PATTERN, text))
 names, log = learn(words, 256 + 250)
 as_table(log).iloc[[*range(8), *range(-4, 0)]]
 
@@ -174,7 +178,7 @@ as_table(log).iloc[[*range(8), *range(-4, 0)]]
 # %%
 whole = Counter(descriptions)
 uncut, uncut_log = learn(whole, 256 + 250)
-across = [name for name in uncut[256:] if len(regex.findall(tokens.WORDS, name.decode("utf-8", "replace"))) > 1]
+across = [name for name in uncut[256:] if len(regex.findall(BPE_PATTERN, name.decode("utf-8", "replace"))) > 1]
 longest = sorted(across, key=len, reverse=True)[:6]
 print("longest tokens, uncut:  ", ", ".join(f"'{shown(name)}'" for name in longest))
 longest = sorted(names[256:], key=len, reverse=True)[:6]
@@ -202,15 +206,15 @@ Markdown(
 # where you like.
 
 # %%
-learned = list(tokens.learn(descriptions, 4096))  # the package's, which is quick; proved equal to ours below
+learned = list(learn_bpe(descriptions, 4096))  # the package's, which is quick; proved equal to ours below
 sizes = [size for size in (256, 320, 384, 512, 768, 1024, 1536, 2048, 3072) if size < len(learned)] + [len(learned)]
 means = []
 for size in sizes:
-    smaller = tokens.Vocabulary({name: rank for rank, name in enumerate(learned[:size])})
+    smaller = Vocabulary({name: rank for rank, name in enumerate(learned[:size])})
     means.append(np.mean([len(smaller.encode(text)) for text in descriptions]))
 
 # %%
-per_word = np.mean([len(regex.findall(tokens.WORDS, text)) for text in descriptions])
+per_word = np.mean([len(regex.findall(BPE_PATTERN, text)) for text in descriptions])
 half = next(size for size, mean in zip(sizes, means, strict=True) if mean < means[0] / 2)
 fig, ax = plt.subplots()
 ax.plot(sizes, means, "o-")
@@ -330,7 +334,7 @@ Markdown(
 # %%
 code = lines["code"].iloc[0]
 known = rc.descriptions(receipts)
-spelled = vocabulary.encode(" " + documents.written(known[code]))
+spelled = vocabulary.encode(" " + documents.sentence_case(known[code]))
 show_tokens(vocabulary.encode(f" {code}"), spelled, [vocabulary.product[code]])
 
 # %% [markdown]
@@ -339,7 +343,7 @@ show_tokens(vocabulary.encode(f" {code}"), spelled, [vocabulary.product[code]])
 # and one embedding, which the model learns from the company it keeps, as it learns any word. What does that save?
 
 # %%
-length = {code: len(vocabulary.encode(" " + documents.written(text))) for code, text in known.items()}
+length = {code: len(vocabulary.encode(" " + documents.sentence_case(text))) for code, text in known.items()}
 per_basket = receipts["code"].map(length).groupby(receipts["invoice"]).agg(["sum", "size"])
 context = 256
 cost = {
@@ -360,7 +364,7 @@ pd.DataFrame(cost).rename({"sum": "products by description", "size": "products b
 # a product is:
 
 # %%
-card = next(ids for ids in documents.cards(receipts, vocabulary) if vocabulary.product[code] in ids)
+card = next(ids for ids in documents.product_cards(receipts, vocabulary) if vocabulary.product[code] in ids)
 show_tokens(card)
 
 # %% [markdown]
@@ -368,7 +372,7 @@ show_tokens(card)
 
 # %%
 order = list(receipts.sort_values("date", kind="stable")["invoice"].unique())
-basket = next(islice(documents.baskets(receipts, vocabulary), order.index(invoice), None))
+basket = next(islice(documents.basket_documents(receipts, vocabulary), order.index(invoice), None))
 show_tokens(basket)
 
 # %% [markdown]
@@ -379,7 +383,7 @@ show_tokens(basket)
 # %%
 because = vocabulary.control["<|because|>"]
 stories = {}  # history -> the narratives that begin with it
-for ids in islice(documents.narratives(receipts, vocabulary), 100):
+for ids in islice(documents.shopper_narratives(receipts, vocabulary), 100):
     stories.setdefault(tuple(ids[: ids.index(because)]), []).append(ids)
 three = next(found for found in stories.values() if len(found) == 3)
 show_tokens(three[0], *(ids[ids.index(because) :] for ids in three[1:]))
@@ -408,19 +412,23 @@ print(f"'{known[ours]}' and '{known[theirs]}': together in {together} baskets")
 # %%
 folder = TemporaryDirectory()
 path = Path(folder.name) / "shop.tokens"
-kinds = {"cards": documents.cards, "baskets": documents.baskets, "narratives": documents.narratives}
+kinds = {
+    "cards": documents.product_cards,
+    "baskets": documents.basket_documents,
+    "narratives": documents.shopper_narratives,
+}
 counts = {}
 for kind, write in kinds.items():
-    counts[kind] = token_files.write(path.with_name(kind), write(receipts, vocabulary), vocabulary)
+    counts[kind] = write_tokens(path.with_name(kind), write(receipts, vocabulary), vocabulary)
 stream = (document for write in kinds.values() for document in write(receipts, vocabulary))
-total = token_files.write(path, stream, vocabulary)
+total = write_tokens(path, stream, vocabulary)
 assert total == sum(counts.values()) and path.stat().st_size == 256 + 2 * total
 pd.Series(counts | {"all": total}, name="tokens").to_frame().assign(
     megabytes=lambda t: (2 * t["tokens"] / 1e6).round(2)
 )
 
 # %%
-ids = token_files.read(path, vocabulary)
+ids = read_tokens(path, vocabulary)
 print(type(ids).__name__, ids.dtype, f"{len(ids):,} tokens")
 print(path.read_bytes()[:256].decode().rstrip())
 
@@ -433,13 +441,13 @@ print(path.read_bytes()[:256].decode().rstrip())
 # %%
 def try_to_read(vocabulary):
     try:
-        token_files.read(path, vocabulary)
+        read_tokens(path, vocabulary)
     except ValueError as error:
         print("•", str(error).replace(folder.name, "…"))
 
 
 swapped = [vocabulary.products[1], vocabulary.products[0], *vocabulary.products[2:]]
-try_to_read(tokens.Vocabulary(vocabulary.ranks, swapped))  # two products have changed places
+try_to_read(Vocabulary(vocabulary.ranks, swapped))  # two products have changed places
 content = path.read_bytes()
 path.write_bytes(content[:-100])  # a copy that broke off
 try_to_read(vocabulary)
@@ -452,7 +460,7 @@ _ = path.write_bytes(content)
 # later: at every position the model is asked what comes next, and the text itself holds the answer.
 
 # %%
-windows = token_files.Windows(token_files.read(path, vocabulary), context=8)
+windows = TokenWindows(read_tokens(path, vocabulary), context=8)
 inputs, targets = windows.batch(step=0, size=4, seed=0)  # (4, 8) and (4, 8)
 row = pd.DataFrame({"reads": inputs[0].tolist(), "is asked for": targets[0].tolist()})
 row.map(lambda token: shown(vocabulary.encoding.decode_single_token_bytes(token))).T
@@ -462,7 +470,7 @@ row.map(lambda token: shown(vocabulary.encoding.decode_single_token_bytes(token)
 # thousand sees the same windows whether the training ran through or was killed and resumed, and nothing has to be stored.
 
 # %%
-again = token_files.Windows(token_files.read(path, vocabulary), context=8).batch(step=0, size=4, seed=0)
+again = TokenWindows(read_tokens(path, vocabulary), context=8).batch(step=0, size=4, seed=0)
 assert (again[0] == inputs).all() and (again[1] == targets).all()
 asked = sum(targets.numel() for _, targets in windows.blocks(size=1024))
 assert asked == total - 1  # for validation: consecutive windows, every token but the first is a target once
@@ -476,10 +484,10 @@ Markdown(f"To judge a model, `blocks` reads the file once from end to end: {aske
 # encoding to `tiktoken`. What the book adds is that a product has a token and that text stays text:
 
 # %%
-page.source(tokens.learn)
+page.source(learn_bpe)
 
 # %%
-page.source(tokens.Vocabulary.encode)
+page.source(Vocabulary.encode)
 
 # %% [markdown]
 # Is it the algorithm of this page? The same tokens in the same order, and then the same ids for every description. For the
@@ -491,7 +499,7 @@ start = time.perf_counter()
 names, _ = learn(words, 256 + 250)
 by_hand = time.perf_counter() - start
 start = time.perf_counter()
-ranks = tokens.learn(descriptions, 256 + 250)
+ranks = learn_bpe(descriptions, 256 + 250)
 by_library = time.perf_counter() - start
 assert list(ranks) == names and by_library < 10
 print(f"equal: {len(ranks)} tokens; by hand {by_hand:.2f} s, by the library {by_library:.2f} s")
@@ -500,7 +508,7 @@ print(f"equal: {len(ranks)} tokens; by hand {by_hand:.2f} s, by the library {by_
 # %%
 def encode_by_hand(text, ranks):
     ids = []
-    for word in regex.findall(tokens.WORDS, text):
+    for word in regex.findall(BPE_PATTERN, text):
         parts = tuple(ranks[bytes([byte])] for byte in word.encode())
         names = list(ranks)
         while True:
@@ -513,7 +521,7 @@ def encode_by_hand(text, ranks):
     return ids
 
 
-small = tokens.Vocabulary(ranks)
+small = Vocabulary(ranks)
 assert all(small.encode(text) == encode_by_hand(text, ranks) for text in descriptions[:200])
 print("encoding: equal on", len(descriptions[:200]), "descriptions")
 
@@ -524,7 +532,7 @@ print("encoding: equal on", len(descriptions[:200]), "descriptions")
 # GPT-2's better, which was learned on millions of web pages and is twenty-five times larger?
 
 # %%
-rows = pd.DataFrame(evaluation.load_results("tokens_online-retail")["rows"])
+rows = pd.DataFrame(load_results("tokens_online-retail")["rows"])
 real = rows.pivot(index="method", columns="metric", values="value")
 own = sorted((method for method in real.index if method.startswith("own")), key=lambda method: int(method.split()[1]))
 columns = ["text tokens", "tokens a description", "bytes a token", "share of words in one token"]

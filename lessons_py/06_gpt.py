@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,language]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("06_gpt")
 
@@ -55,9 +55,14 @@ from IPython.display import Markdown
 from torch import nn
 from torch.nn import functional as F
 
-from recbook import evaluation, gpt, losses, tokens, workshop
-from recbook import receipts as rc
-from recbook.exercises import check
+from recbook.baselines.results import has_results, load_results
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.cleaning import receipts as rc
+from recbook.gpt.config import GPT_PRESETS, GPTConfig
+from recbook.gpt.cross_entropy import linear_cross_entropy
+from recbook.gpt.model import GPT, Attention, Block, KVCache, from_transformers, to_transformers
+from recbook.tokens.vocabulary import CONTROL_TOKENS
 
 receipts = workshop.cleaned().receipts
 
@@ -574,7 +579,7 @@ plt.show()
 # %%
 def stream(layers, scaled):
     """The spread of the residual stream after each block of a new GPT."""
-    model = gpt.GPT(gpt.Config(len(names), context=T, layers=layers, heads=4, width=128), seed=0)
+    model = GPT(GPTConfig(len(names), context=T, layers=layers, heads=4, width=128), seed=0)
     with torch.no_grad():
         if not scaled:
             for block in model.blocks:
@@ -612,8 +617,8 @@ plt.show()
 # a day of training would not have found it.
 
 # %% tags=["nbval-ignore-output"]
-config = gpt.Config(len(names), context=T, layers=2, heads=4, width=64)
-model = gpt.GPT(config, seed=0)
+config = GPTConfig(len(names), context=T, layers=2, heads=4, width=64)
+model = GPT(config, seed=0)
 batch = learn[:8]
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 curve = []
@@ -637,7 +642,7 @@ plt.show()
 # Does the whole pay over the single mixer? Two blocks, on the same receipts, for as many steps:
 
 # %% tags=["nbval-ignore-output"]
-ladder["a GPT of two blocks"] = measured(fit(gpt.GPT(config, seed=0)))
+ladder["a GPT of two blocks"] = measured(fit(GPT(config, seed=0)))
 assert ladder["a GPT of two blocks"]["a word"] < ladder[best]["a word"]
 pd.DataFrame(ladder).T.round(2)
 
@@ -660,11 +665,11 @@ def multiplications(config, n):
     return plain, cached
 
 
-shop_vocabulary = workshop.WORDS + len(tokens.SPECIALS) + receipts["code"].nunique()
-gpt2_vocabulary = 50_256 + len(tokens.SPECIALS) + receipts["code"].nunique()
+shop_vocabulary = workshop.TEXT_TOKENS + len(CONTROL_TOKENS) + receipts["code"].nunique()
+gpt2_vocabulary = 50_256 + len(CONTROL_TOKENS) + receipts["code"].nunique()
 presets = {
-    name: gpt.Config(gpt2_vocabulary if name == "full" else shop_vocabulary, **shape)
-    for name, shape in gpt.PRESETS.items()
+    name: GPTConfig(gpt2_vocabulary if name == "full" else shop_vocabulary, **shape)
+    for name, shape in GPT_PRESETS.items()
 }
 saved = {}
 for name, config in presets.items():
@@ -685,9 +690,9 @@ saved.assign(**{column: saved[column].map("{:,.0f}".format) for column in saved.
 # sizes, with texts of different lengths. Shorter texts are padded on the left, and `start` says where each begins:
 
 # %%
-laptop = gpt.GPT(presets["laptop"], seed=0).eval()
+laptop = GPT(presets["laptop"], seed=0).eval()
 text = torch.randint(0, shop_vocabulary, (3, 96), generator=torch.Generator().manual_seed(0))
-cache = gpt.Cache(laptop.config, batch=3)
+cache = KVCache(laptop.config, batch=3)
 cache.start = torch.tensor([0, 5, 9])  # the first few tokens of the second and third row are padding
 with torch.inference_mode():
     pieces = [laptop(text[:, :40], cache), laptop(text[:, 40:47], cache)]
@@ -704,7 +709,7 @@ def seconds(with_cache, batch=8, length=laptop.config.context):
     """To write `length` tokens in each row, the best of three times: the hidden state of every new position."""
     ids, times = torch.zeros(batch, length, dtype=torch.long), []
     for _ in range(3):
-        cache, start = gpt.Cache(laptop.config, batch), time.perf_counter()
+        cache, start = KVCache(laptop.config, batch), time.perf_counter()
         for t in range(length):
             laptop.hidden(ids[:, t : t + 1], cache) if with_cache else laptop.hidden(ids[:, : t + 1])
         times.append(time.perf_counter() - start)
@@ -809,22 +814,22 @@ print("loss and both gradients: equal to those through the whole logits")
 # stores the weights:
 
 # %%
-page.source(gpt.Attention)
+page.source(Attention)
 
 # %%
-page.source(gpt.Block)
+page.source(Block)
 
 # %%
-page.source(gpt.GPT.hidden)
+page.source(GPT.hidden)
 
 # %%
-page.source(losses.linear_cross_entropy)
+page.source(linear_cross_entropy)
 
 # %% [markdown]
 # Do the page's block, with the package's weights, and the page's loss give what the package gives?
 
 # %%
-theirs, ours = gpt.GPT(replace(presets["laptop"], layers=1), seed=1).blocks[0], PageBlock(128, 4)
+theirs, ours = GPT(replace(presets["laptop"], layers=1), seed=1).blocks[0], PageBlock(128, 4)
 state = theirs.state_dict()
 for part in ("weight", "bias"):
     thirds = state.pop(f"attention.query_key_value.{part}").chunk(3)  # three matrices that lie on top of each other
@@ -833,7 +838,7 @@ ours.load_state_dict(state)
 x = torch.randn(2, 30, 128, generator=torch.Generator().manual_seed(0))
 assert torch.allclose(ours(x), theirs(x, None, None, 0), atol=1e-6)
 
-loss = losses.linear_cross_entropy(hidden, weight, came, chunk=4)
+loss = linear_cross_entropy(hidden, weight, came, chunk=4)
 package = loss, *torch.autograd.grad(loss, (hidden, weight))
 assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(package, expected, strict=True))
 print("the block and the loss: equal")
@@ -856,10 +861,10 @@ library = transformers.GPT2LMHeadModel(shape).eval()
 with torch.no_grad():
     for parameter in library.parameters():
         parameter += 0.1 * torch.randn(parameter.shape)
-    loaded = gpt.from_transformers(library)
+    loaded = from_transformers(library)
     ids = torch.randint(0, 500, (4, 64))
     assert torch.allclose(loaded(ids), library(ids).logits, atol=1e-5)
-    back = gpt.to_transformers(loaded).state_dict()
+    back = to_transformers(loaded).state_dict()
 assert all(torch.equal(value, back[name]) for name, value in library.state_dict().items())
 print("logits: equal to a hundred-thousandth; weights, there and back: identical")
 
@@ -873,12 +878,12 @@ print("logits: equal to a hundred-thousandth; weights, there and back: identical
 
 # %%
 real_name = "language_model_online-retail"
-real = evaluation.load_results(real_name)["rows"] if evaluation.has_results(real_name) else []
+real = load_results(real_name)["rows"] if has_results(real_name) else []
 figures = {row["metric"]: row["value"] for row in real if row.get("method", "GPT") == "GPT" and "step" not in row}
 counted = {row["method"]: row["value"] for row in real if str(row.get("method", "")).startswith("counts")}
 if real:
     V = int(figures["vocabulary"])
-    config = gpt.Config(V, **gpt.PRESETS["laptop"])
+    config = GPTConfig(V, **GPT_PRESETS["laptop"])
     real_table = {
         "vocabulary": f"{V:,}",
         "parameters": f"{figures['parameters']:,.0f}",

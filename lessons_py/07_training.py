@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,language,tracking]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("07_training")
 
@@ -57,19 +57,27 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from recbook import checkpoints, devices, evaluation, gpt, token_files, tracking, training, workshop
-from recbook.exercises import check
+from recbook.baselines.results import has_results, load_results
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.gpt.config import GPTConfig
+from recbook.gpt.model import GPT
+from recbook.tokens.files import TokenWindows
+from recbook.training import checkpoints, tracking
+from recbook.training.config import TrainingConfig, learning_rate_schedule, make_optimizers
+from recbook.training.distributed import has_bfloat16
+from recbook.training.loop import TrainingDiverged, next_token_loss, train, validation_loss
 
 vocabulary = workshop.vocabulary()
 learn, judge = workshop.token_files()  # memory-mapped ids: to learn from, to be judged on
 
 # %% tags=["nbval-ignore-output"]
-small = gpt.Config(len(vocabulary), context=64, layers=2, heads=4, width=64)
-text = token_files.Windows(learn, small.context)
-later = token_files.Windows(judge[: 64 * small.context + 1], small.context)  # baskets that nobody has seen yet
+small = GPTConfig(len(vocabulary), context=64, layers=2, heads=4, width=64)
+text = TokenWindows(learn, small.context)
+later = TokenWindows(judge[: 64 * small.context + 1], small.context)  # baskets that nobody has seen yet
 
 tokens, targets = text.batch(step=0, size=16)  # both (B, T): the target of a token is the one after it
-untrained = gpt.GPT(small, seed=0)
+untrained = GPT(small, seed=0)
 first_loss = untrained.loss(tokens, targets).item()
 assert abs(first_loss - math.log(len(vocabulary))) < 0.1
 Markdown(
@@ -126,7 +134,7 @@ def adamw_for(model):
 
 
 # %% tags=["nbval-ignore-output"]
-model = gpt.GPT(small, seed=0)
+model = GPT(small, seed=0)
 told = by_hand(model, text, 150, adamw_for(model), lambda step: 3e-3)
 assert told["loss"].iloc[0] > 7 and told["loss"].tail(20).mean() < 4
 
@@ -163,7 +171,7 @@ print(written)
 # %% tags=["nbval-ignore-output"]
 rates, falls = {"too small": 1e-4, "about right": 3e-3, "too large": 0.3}, {}
 for name, rate in rates.items():
-    model = gpt.GPT(small, seed=0)
+    model = GPT(small, seed=0)
     falls[name] = by_hand(model, text, 80, adamw_for(model), lambda step, rate=rate: rate)["loss"]
 at_the_end = {name: fall.tail(20).mean() for name, fall in falls.items()}
 assert at_the_end["about right"] + 0.5 < min(at_the_end["too small"], at_the_end["too large"])
@@ -206,9 +214,9 @@ assert max(schedule) == 1 and np.argmax(schedule) == 19 and schedule[-1] < 0.11
 # What is it worth? A still smaller model, so that it can be tried on a short run and on a long one:
 
 # %% tags=["nbval-ignore-output"]
-tiny = gpt.Config(len(vocabulary), context=32, layers=1, heads=2, width=32)
-lines_of_text = token_files.Windows(learn, tiny.context)
-judged_lines = token_files.Windows(judge[: 128 * tiny.context + 1], tiny.context)
+tiny = GPTConfig(len(vocabulary), context=32, layers=1, heads=2, width=32)
+lines_of_text = TokenWindows(learn, tiny.context)
+judged_lines = TokenWindows(judge[: 128 * tiny.context + 1], tiny.context)
 plans = {
     "constant": lambda step, steps: 1,
     "warm-up, then constant": lambda step, steps: min(1, (step + 1) / (steps / 8)),
@@ -218,10 +226,10 @@ lengths = {"short run": 120, "long run": 800}
 falls, worth = {}, pd.DataFrame(index=list(plans), columns=list(lengths), dtype=float)
 for length, steps in lengths.items():
     for name, plan in plans.items():
-        model = gpt.GPT(tiny, seed=0)
+        model = GPT(tiny, seed=0)
         rate_of = lambda step, plan=plan, steps=steps: 0.02 * plan(step, steps)  # noqa: E731
         falls[name] = by_hand(model, lines_of_text, steps, adamw_for(model), rate_of, batch=8)["loss"]
-        worth.loc[name, length] = training.validation_loss(model, judged_lines)["validation_loss"]
+        worth.loc[name, length] = validation_loss(model, judged_lines)["validation_loss"]
 assert worth["long run"].idxmin() == "warm-up and cosine" and (worth["long run"] < worth["short run"]).all()
 worth.map("{:.2f}".format).rename_axis("loss on later baskets", axis=1)
 
@@ -305,7 +313,7 @@ plt.show()
 # so these stand in a group without decay. They are many tensors and few numbers:
 
 # %% tags=["nbval-ignore-output"]
-(adamw,) = training.optimizers(untrained, training.Settings())
+(adamw,) = make_optimizers(untrained, TrainingConfig())
 groups = [
     [group["weight_decay"], len(group["params"]), sum(parameter.numel() for parameter in group["params"])]
     for group in adamw.param_groups
@@ -349,7 +357,7 @@ targets[8:, 8:] = -1  # the second half of the batch are short texts: most of th
 
 
 def gradient(losses_and_weights):
-    probe = gpt.GPT(small, seed=0)
+    probe = GPT(small, seed=0)
     for rows, weight in losses_and_weights:
         (weight * probe.loss(tokens[rows], targets[rows])).backward()
     return torch.cat([parameter.grad.flatten() for parameter in probe.parameters()])
@@ -401,16 +409,16 @@ Markdown(
 # a smaller range, and needs extra care with gradients that vanish; where there is a choice, `bfloat16` is the simple one.
 
 # %% tags=["nbval-ignore-output"]
-plan = training.Settings(steps=100, batch=16, warmup=20, evaluate_every=10)
+plan = TrainingConfig(steps=100, batch=16, warmup=20, evaluate_every=10)
 precise = {}
 for precision in ("float32", "bfloat16"):
-    model = gpt.GPT(small, seed=0)
-    settings = training.Settings(**(vars(plan) | {"precision": precision}))
-    training.train(model, text, settings, progress=False)
-    precise[precision] = training.validation_loss(model, later)["validation_loss"]
+    model = GPT(small, seed=0)
+    settings = TrainingConfig(**(vars(plan) | {"precision": precision}))
+    train(model, text, settings, progress=False)
+    precise[precision] = validation_loss(model, later)["validation_loss"]
 apart = abs(precise["bfloat16"] - precise["float32"])
 assert apart < 0.1
-native = "has such instructions" if devices.has_bfloat16("cpu") else "has no such instructions: there it gains nothing"
+native = "has such instructions" if has_bfloat16("cpu") else "has no such instructions: there it gains nothing"
 Markdown(
     f"Loss on later baskets: float32 {precise['float32']:.3f}, bfloat16 {precise['bfloat16']:.3f}. "
     f"This processor {native}. What it gains in speed stands in a table below."
@@ -438,7 +446,7 @@ def evened(matrix, times=5):
 
 
 # %% tags=["nbval-ignore-output"]
-probe = gpt.GPT(small, seed=0)
+probe = GPT(small, seed=0)
 probe.loss(*text.batch(0, 16)).backward()
 matrix = probe.blocks[1].expand.weight
 before = torch.linalg.svdvals(matrix.grad)[:-1]  # the norm before it leaves one direction empty
@@ -467,10 +475,10 @@ if hasattr(torch.optim, "Muon"):
     choices["Muon"] = dict(learning_rate=0.02, matrix_learning_rate=0.04)
 curves = {}
 for name, rate in choices.items():
-    settings = training.Settings(steps=120, batch=16, warmup=20, evaluate_every=15, **rate)
-    curves[name] = training.train(
-        gpt.GPT(small, seed=0), text, settings, store / name,
-        validate=lambda model: training.validation_loss(model, later),
+    settings = TrainingConfig(steps=120, batch=16, warmup=20, evaluate_every=15, **rate)
+    curves[name] = train(
+        GPT(small, seed=0), text, settings, store / name,
+        validate=lambda model: validation_loss(model, later),
         track=tracking.track_with_mlflow(store, settings, name), progress=False,
     )  # fmt: skip
 ends = {name: curve[-1]["validation_loss"] for name, curve in curves.items()}
@@ -511,9 +519,9 @@ print(textwrap.fill(lines[-1], 100))
 # same figures there. Here it is a file on your disk, and nothing leaves your machine:
 
 # %% tags=["nbval-ignore-output"]
-table = tracking.runs(store).set_index("run")
+table = tracking.tracked_runs(store).set_index("run")
 for name, curve in curves.items():
-    kept = tracking.history(store, name, "validation_loss")
+    kept = tracking.metric_history(store, name, "validation_loss")
     assert kept.tolist() == [line["validation_loss"] for line in curve]  # MLflow holds what metrics.jsonl holds
 shown = ["learning_rate", "matrix_learning_rate", "validation_loss", "status"]
 params = {name: table[name].astype(float) for name in shown[:3]}
@@ -552,20 +560,18 @@ class UntilPowerCut:
 
 # %% tags=["nbval-ignore-output"]
 forgetful = dataclasses.replace(tiny, dropout=0.1)
-settings = training.Settings(steps=60, batch=8, warmup=10, evaluate_every=20, save_every=10)
-undisturbed = gpt.GPT(forgetful, seed=0)
-training.train(undisturbed, lines_of_text, settings, progress=False)
+settings = TrainingConfig(steps=60, batch=8, warmup=10, evaluate_every=20, save_every=10)
+undisturbed = GPT(forgetful, seed=0)
+train(undisturbed, lines_of_text, settings, progress=False)
 
 folder = TemporaryDirectory()
 for cut in (17, 23, 45):
     try:
-        training.train(
-            gpt.GPT(forgetful, seed=0), UntilPowerCut(lines_of_text, cut), settings, folder.name, progress=False
-        )
+        train(GPT(forgetful, seed=0), UntilPowerCut(lines_of_text, cut), settings, folder.name, progress=False)
     except PowerCut:
-        print("cut before step", cut, "· on disk:", *[path.name for path in checkpoints.listed(folder.name)])
-resumed = gpt.GPT(forgetful, seed=0)
-training.train(resumed, lines_of_text, settings, folder.name, progress=False)
+        print("cut before step", cut, "· on disk:", *[path.name for path in checkpoints.list_checkpoints(folder.name)])
+resumed = GPT(forgetful, seed=0)
+train(resumed, lines_of_text, settings, folder.name, progress=False)
 pairs = zip(undisturbed.parameters(), resumed.parameters(), strict=True)
 assert all(torch.equal(one, other) for one, other in pairs)
 print("undisturbed and three times cut: the same weights, bit for bit")
@@ -579,11 +585,11 @@ print("undisturbed and three times cut: the same weights, bit for bit")
 # cannot run code when you load them, which a pickle from a stranger can. And the one before is kept, because disks fail too:
 
 # %% tags=["nbval-ignore-output"]
-newest = checkpoints.listed(folder.name)[-1]
+newest = checkpoints.list_checkpoints(folder.name)[-1]
 weights_file = newest / "model.safetensors"
 weights_file.write_bytes(weights_file.read_bytes()[:-1000])  # a disk that lost the end of a file
-again = gpt.GPT(forgetful, seed=0)
-training.train(again, lines_of_text, settings, folder.name, progress=False)
+again = GPT(forgetful, seed=0)
+train(again, lines_of_text, settings, folder.name, progress=False)
 assert torch.equal(again.token_embedding.weight, undisturbed.token_embedding.weight)
 
 # %% [markdown]
@@ -593,8 +599,8 @@ assert torch.equal(again.token_embedding.weight, undisturbed.token_embedding.wei
 
 # %%
 try:
-    other = training.Settings(steps=60, batch=16, warmup=10, evaluate_every=20, save_every=10)
-    training.train(gpt.GPT(forgetful, seed=0), lines_of_text, other, folder.name, progress=False)
+    other = TrainingConfig(steps=60, batch=16, warmup=10, evaluate_every=20, save_every=10)
+    train(GPT(forgetful, seed=0), lines_of_text, other, folder.name, progress=False)
 except ValueError as error:
     print(textwrap.fill(str(error).replace(folder.name, "…"), 100))
 
@@ -607,16 +613,16 @@ except ValueError as error:
 
 # %%
 def poisoned(model, batch):
-    loss = training.next_token_loss(model, batch)
+    loss = next_token_loss(model, batch)
     return loss * math.nan if model.steps_seen.append(1) or len(model.steps_seen) == 26 else loss
 
 
-patient = gpt.GPT(forgetful, seed=0)
+patient = GPT(forgetful, seed=0)
 patient.steps_seen = []
 with TemporaryDirectory() as ward:
     try:
-        training.train(patient, lines_of_text, settings, ward, loss=poisoned, progress=False)
-    except training.Diverged as error:
+        train(patient, lines_of_text, settings, ward, loss=poisoned, progress=False)
+    except TrainingDiverged as error:
         print(textwrap.fill(str(error).replace(ward, "…"), 100))
 assert all(torch.isfinite(parameter).all() for parameter in patient.parameters())
 folder.cleanup()
@@ -632,10 +638,10 @@ folder.cleanup()
 model, metrics = workshop.language_model()
 curve = pd.DataFrame(metrics)
 size = model.config
-windows = token_files.Windows(judge, size.context)
-judged = training.validation_loss(model, windows)["validation_loss"]
-start = token_files.Windows(judge[: 32 * size.context + 1], size.context)
-at_first = training.validation_loss(gpt.GPT(size, seed=0), start)["validation_loss"]
+windows = TokenWindows(judge, size.context)
+judged = validation_loss(model, windows)["validation_loss"]
+start = TokenWindows(judge[: 32 * size.context + 1], size.context)
+at_first = validation_loss(GPT(size, seed=0), start)["validation_loss"]
 assert judged < 3 < at_first
 
 # %% [markdown]
@@ -738,7 +744,7 @@ Markdown(
 
 # %%
 def measured(part):
-    rows = pd.DataFrame(evaluation.load_results("training")["rows"])
+    rows = pd.DataFrame(load_results("training")["rows"])
     return rows[rows["part"] == part]
 
 
@@ -756,7 +762,7 @@ def table_of_steps():
     )
 
 
-table_of_steps() if evaluation.has_results("training") else Markdown("Not measured yet.")
+table_of_steps() if has_results("training") else Markdown("Not measured yet.")
 
 # %% [markdown]
 # Read it from the top down: each line switches one thing more on. Numbers in two bytes, attention that is told to stay in
@@ -785,7 +791,7 @@ def race():
     plt.show()
 
 
-race() if evaluation.has_results("training") else print("not measured yet")
+race() if has_results("training") else print("not measured yet")
 
 # %% [markdown]
 # Be fair to the plain loop: it has a constant learning rate, the better of two that were tried, and our rates were chosen
@@ -809,7 +815,7 @@ def full_in_words():
     )
 
 
-full_in_words() if evaluation.has_results("training") else Markdown("Not measured yet.")
+full_in_words() if has_results("training") else Markdown("Not measured yet.")
 
 # %% [markdown]
 # ## On more than one processor
@@ -834,25 +840,25 @@ full_in_words() if evaluation.has_results("training") else Markdown("Not measure
 # The package's loop is the page's, with what a long run needs around it:
 
 # %%
-page.source(training.train)
+page.source(train)
 
 # %%
-page.source(training.optimizers)
+page.source(make_optimizers)
 
 # %% [markdown]
 # With the same settings, page and package make the same model:
 
 # %% tags=["nbval-ignore-output"]
-settings = training.Settings(steps=30, batch=16, warmup=5, precision="float32")
-package = gpt.GPT(small, seed=0)
-training.train(package, text, settings, progress=False)
+settings = TrainingConfig(steps=30, batch=16, warmup=5, precision="float32")
+package = GPT(small, seed=0)
+train(package, text, settings, progress=False)
 
-ours = gpt.GPT(small, seed=0)
+ours = GPT(small, seed=0)
 rate_of = lambda step: 3e-3 * share(step, steps=30, warmup=5)  # noqa: E731
-by_hand(ours, text, 30, training.optimizers(ours, settings), rate_of, largest=1.0)
+by_hand(ours, text, 30, make_optimizers(ours, settings), rate_of, largest=1.0)
 gaps = [(a - b).abs().max().item() for a, b in zip(ours.parameters(), package.parameters(), strict=True)]
 assert max(gaps) < 1e-5
-assert all(math.isclose(share(t, 30, 5), training.learning_rate(t, settings)) for t in range(30))
+assert all(math.isclose(share(t, 30, 5), learning_rate_schedule(t, settings)) for t in range(30))
 if hasattr(torch.optim, "Muon"):
     weight = torch.nn.Parameter(torch.zeros_like(matrix))
     weight.grad = matrix.grad.clone()
@@ -872,8 +878,8 @@ print("page and package: the same weights after thirty steps, the same step of M
 def beside_counting():
     columns = {}
     for shown, name in {"embedded shop": "embedded-shop", "Online Retail": "online-retail"}.items():
-        if evaluation.has_results(f"language_model_{name}"):
-            rows = pd.DataFrame(evaluation.load_results(f"language_model_{name}")["rows"])
+        if has_results(f"language_model_{name}"):
+            rows = pd.DataFrame(load_results(f"language_model_{name}")["rows"])
             losses = rows[rows["metric"] == "validation_loss"].set_index("method")["value"]
             columns[f"nats a token, {shown}"] = losses.map("{:.2f}".format)
             columns[f"perplexity, {shown}"] = np.exp(losses).map("{:,.1f}".format)

@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,language]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("08_generation")
 
@@ -53,9 +53,14 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from recbook import documents, evaluation, generation, gpt, sampling, workshop
-from recbook import receipts as rc
-from recbook.exercises import check
+from recbook.baselines.results import has_results, load_results
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.cleaning import receipts as rc
+from recbook.generation import sampling
+from recbook.generation.generate import Trie, constrained_after, generate, stream
+from recbook.gpt.model import KVCache
+from recbook.tokens import documents
 
 known = workshop.known_receipts()
 vocabulary = workshop.vocabulary()
@@ -120,7 +125,7 @@ print(vocabulary.decode(card[1:]))
 
 # %% tags=["nbval-ignore-output"]
 def opens_with_a_date(prompt):
-    texts = generation.generate(model, [prompt] * 100, 8, generation.Sampling())
+    texts = generate(model, [prompt] * 100, 8, sampling.Sampling())
     return np.mean([bool(re.match(r" \d+ [A-Z][a-z]+ \d{4}", vocabulary.decode(text))) for text in texts])
 
 
@@ -157,7 +162,7 @@ def judge(text):
         return dict.fromkeys(["reads as a card", "name", "price", "first sold", "all true"], False)
     product = catalogue.loc[found[1]]
     since = f"{product['first_sold'].month_name()} {product['first_sold'].year}"
-    truths = [documents.written(product["description"]), documents.pounds(product["price"]), since]
+    truths = [documents.sentence_case(product["description"]), documents.format_pounds(product["price"]), since]
     name, price, sold = (said == truth for said, truth in zip(found.groups()[1:], truths, strict=True))
     return {
         "reads as a card": True,
@@ -168,14 +173,14 @@ def judge(text):
     }
 
 
-real_cards = [tuple(card[1:]) for card in documents.cards(known, vocabulary)]  # without `<|product|>`
+real_cards = [tuple(card[1:]) for card in documents.product_cards(known, vocabulary)]  # without `<|product|>`
 assert all(judge(card)["all true"] for card in real_cards)
 print("The judge accepts every real card.")
 
 
 # %% tags=["nbval-ignore-output"]
 def write_cards(how, constraint=None, cards=100):
-    texts = generation.generate(model, [opened] * cards, 60, how, stop=[END], seed=1, constraint=constraint)
+    texts = generate(model, [opened] * cards, 60, how, stop=[END], seed=1, constraint=constraint)
     assert len(texts) == cards
     return texts
 
@@ -187,7 +192,7 @@ def report(texts):
 
 
 one = {what: "yes" if true else "no" for what, true in judge(card[2:]).items()}
-hundred = report(write_cards(generation.Sampling()))
+hundred = report(write_cards(sampling.Sampling()))
 assert hundred["different products"] > 10
 pd.DataFrame({"the greedy card": {**one, "different products": 1}, "a hundred sampled": hundred})
 
@@ -207,7 +212,7 @@ pd.DataFrame({"the greedy card": {**one, "different products": 1}, "a hundred sa
 # basket:
 
 # %% tags=["nbval-ignore-output"]
-today, country = documents.day(known["date"].max()), known["country"].mode()[0]
+today, country = documents.format_day(known["date"].max()), known["country"].mode()[0]
 first_line = [END, BASKET, *vocabulary.encode(f" {today}, {country}.")]
 logits = np.log(next_probabilities(first_line))
 
@@ -226,7 +231,7 @@ plt.show()
 # What does that do to truth and to variety? Temperature zero is greedy by definition.
 
 # %% tags=["nbval-ignore-output"]
-by_temperature = {t: report(write_cards(generation.Sampling(temperature=t))) for t in (0, 0.3, 0.6, 1.0, 1.5)}
+by_temperature = {t: report(write_cards(sampling.Sampling(temperature=t))) for t in (0, 0.3, 0.6, 1.0, 1.5)}
 table = pd.DataFrame(by_temperature).T.rename_axis("temperature")
 assert table.loc[0, "different products"] == 1 < table.loc[1.0, "different products"]
 table[["reads as a card", "name", "price", "all true", "different products"]]
@@ -267,11 +272,11 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 settings = {
-    "all tokens": generation.Sampling(),
-    "top-k of 50": generation.Sampling(top_k=50),
-    "top-k of 5": generation.Sampling(top_k=5),
-    "top-p of 0.9": generation.Sampling(top_p=0.9),
-    "top-p of 0.9, temperature 0.6": generation.Sampling(top_p=0.9, temperature=0.6),
+    "all tokens": sampling.Sampling(),
+    "top-k of 50": sampling.Sampling(top_k=50),
+    "top-k of 5": sampling.Sampling(top_k=5),
+    "top-p of 0.9": sampling.Sampling(top_p=0.9),
+    "top-p of 0.9, temperature 0.6": sampling.Sampling(top_p=0.9, temperature=0.6),
 }
 table = pd.DataFrame({name: report(write_cards(how)) for name, how in settings.items()}).T
 assert table.loc["top-k of 5", "different products"] <= 5
@@ -300,8 +305,8 @@ np.bincount([draw(chances, dart) for dart in darts]) / 1000
 # the same text, and what else is in the batch does not matter (up to rounding in the model's own sums).
 
 # %% tags=["nbval-ignore-output"]
-warm = generation.Sampling(temperature=0.8, top_p=0.95)
-three = [generation.generate(model, [opened], 40, warm, stop=[END], seed=seed)[0] for seed in (7, 7, 8)]
+warm = sampling.Sampling(temperature=0.8, top_p=0.95)
+three = [generate(model, [opened], 40, warm, stop=[END], seed=seed)[0] for seed in (7, 7, 8)]
 assert three[0] == three[1] != three[2]
 for seed, text in zip((7, 7, 8), three, strict=True):
     print(seed, vocabulary.decode(text))
@@ -315,8 +320,8 @@ for seed, text in zip((7, 7, 8), three, strict=True):
 
 # %% tags=["nbval-ignore-output"]
 def lines_of(penalty):
-    how = generation.Sampling(temperature=0, repetition=penalty)
-    text = generation.generate(model, [[END, BASKET]], 110, how, stop=[END])[0]
+    how = sampling.Sampling(temperature=0, repetition=penalty)
+    text = generate(model, [[END, BASKET]], 110, how, stop=[END])[0]
     lines = re.findall(r"<\|[^<]+?(?=<\||$)", vocabulary.decode(text))[:-1]  # the last may be cut off
     well_formed = sum(bool(re.fullmatch(r"<\|.+?\|> .+, \d+ at £\S+[;.]", line)) for line in lines)
     products = len({line.split(">")[0] for line in lines})
@@ -343,7 +348,7 @@ penalties
 
 # %% tags=["nbval-ignore-output"]
 text = torch.tensor([[END, *real_cards[0], END, PRODUCT, *real_cards[1], END]], device=model.device)  # (1, T)
-cache = gpt.Cache(model.config, batch=1, device=model.device)
+cache = KVCache(model.config, batch=1, device=model.device)
 with torch.inference_mode():
     whole = model(text)  # (1, T, V), all at once
     one_by_one = [model(text[:, [place]], cache) for place in range(text.shape[1])]  # each (1, 1, V)
@@ -374,7 +379,7 @@ with torch.inference_mode():
         without.append(
             median_ms(lambda place=place: model.logits(model.hidden(any_text[:, :place])[:, -1]).argmax().item())
         )
-        cache = gpt.Cache(model.config, batch=1, device=model.device)
+        cache = KVCache(model.config, batch=1, device=model.device)
         model.hidden(any_text[:, : place - 1], cache)
 
         def step(cache=cache, place=place):
@@ -396,7 +401,7 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 c = model.config
 cache_bytes = 2 * c.layers * c.width * c.context * 4  # keys and values, float32
-assert cache_bytes == sum(layer.nbytes for layer in gpt.Cache(c, 1).layers)
+assert cache_bytes == sum(layer.nbytes for layer in KVCache(c, 1).layers)
 Markdown(
     f"A text of {c.context} tokens takes {c.context * (c.context + 1) // 2:,} positions without the cache and {c.context} "
     f"with it. The price is memory: {cache_bytes / 1e6:.2f} MB a text here, for {4 * c.parameters / 1e6:.1f} MB of "
@@ -412,8 +417,8 @@ Markdown(
 
 # %% tags=["nbval-ignore-output"]
 prompts = [[END, PRODUCT, *card[:n]] for card, n in zip(real_cards[5:9], (1, 7, 3, 5), strict=True)]
-continued = generation.generate(model, prompts, 20, stop=[END])
-alone = [generation.generate(model, [prompt], 20, stop=[END])[0] for prompt in prompts]
+continued = generate(model, prompts, 20, stop=[END])
+alone = [generate(model, [prompt], 20, stop=[END])[0] for prompt in prompts]
 agree = sum(a == b for a, b in zip(continued, alone, strict=True))
 assert agree >= 3  # a near-tie may go either way: sums in another order round differently
 
@@ -449,7 +454,7 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 streamed = []
-for token in generation.stream(model, opened, 40, warm, stop=[END], seed=7):
+for token in stream(model, opened, 40, warm, stop=[END], seed=7):
     streamed.append(token)
     print(vocabulary.decode([token]), end="|")
 assert streamed == three[0]
@@ -493,11 +498,11 @@ for text in ([], ["red"], ["red", "mug"], ["blue", "cup"]):
 # `generation.Trie` does that for token ids:
 
 # %% tags=["nbval-ignore-output"]
-trie = generation.Trie(real_cards, end=END)
+trie = Trie(real_cards, end=END)
 start = time.perf_counter()
-free = write_cards(generation.Sampling())
+free = write_cards(sampling.Sampling())
 between = time.perf_counter()
-held = write_cards(generation.Sampling(), constraint=trie)
+held = write_cards(sampling.Sampling(), constraint=trie)
 seconds = {"free": between - start, "held to the trie": time.perf_counter() - between}
 table = pd.DataFrame({"free": report(free), "held to the trie": report(held)})
 assert all(judge(text)["all true"] for text in held)
@@ -566,7 +571,7 @@ both.set_axis([" ".join(words) for words in model_says]).map("{:.0%}".format)
 
 # %% tags=["nbval-ignore-output"]
 names = {
-    vocabulary.product[code]: vocabulary.encode(f" {documents.written(text)}")
+    vocabulary.product[code]: vocabulary.encode(f" {documents.sentence_case(text)}")
     for code, text in rc.descriptions(known).items()
 }
 
@@ -591,9 +596,7 @@ def truly_named(texts):
 
 
 def write_baskets(constraint):
-    return generation.generate(
-        model, [[END, BASKET]] * 40, 110, generation.Sampling(), stop=[END], seed=3, constraint=constraint
-    )
+    return generate(model, [[END, BASKET]] * 40, 110, sampling.Sampling(), stop=[END], seed=3, constraint=constraint)
 
 
 shares = {"free": truly_named(write_baskets(None)), "own name enforced": truly_named(write_baskets(own_name))}
@@ -606,9 +609,9 @@ pd.Series(shares, name="mentions with the right name").map("{:.0%}".format).to_f
 
 # %% tags=["nbval-ignore-output"]
 colon = vocabulary.encode(":")[0]
-real_products = generation.Trie([[token, *name] for token, name in names.items()], end=colon)
-told = generation.generate(
-    model, [[END, SHOPPER]] * 20, 115, warm, stop=[END], seed=2, constraint=generation.after(BECAUSE, real_products)
+real_products = Trie([[token, *name] for token, name in names.items()], end=colon)
+told = generate(
+    model, [[END, SHOPPER]] * 20, 115, warm, stop=[END], seed=2, constraint=constrained_after(BECAUSE, real_products)
 )
 reasons = [text[text.index(BECAUSE) + 1 :] for text in told if BECAUSE in text]
 finished = [reason for reason in reasons if colon in reason]
@@ -627,10 +630,10 @@ for reason in finished[:3]:
 # is on `k` numbers and not on the whole vocabulary:
 
 # %%
-page.source(sampling.choose)
+page.source(sampling.choose_tokens)
 
 # %%
-page.source(generation.Trie)
+page.source(Trie)
 
 # %% [markdown]
 # Do page and package agree? Greedy texts, the dart, the tree at every beginning of every card, and softmax after
@@ -639,7 +642,7 @@ page.source(generation.Trie)
 # %% tags=["nbval-ignore-output"]
 for prompt in ([END, PRODUCT], [END, BASKET]):
     by_hand = greedy(prompt, 30)[len(prompt) :]
-    packaged = generation.generate(model, [prompt], 30, stop=[END])[0]
+    packaged = generate(model, [prompt], 30, stop=[END])[0]
     for n, (mine, its) in enumerate(zip(by_hand, packaged, strict=False)):
         if mine != its:  # only a tie within rounding may part them
             p = next_probabilities([*prompt, *by_hand[:n]])
@@ -654,8 +657,8 @@ for card in real_cards[:50]:
         assert set(may_follow(root, card[:n])) == set(trie(card[:n]))
 
 rows = torch.tensor(np.log(chances), dtype=torch.float32).expand(len(darts), -1)  # (darts, V)
-assert sampling.draw(rows, torch.tensor(darts)).tolist() == [draw(chances, dart) for dart in darts]
-colder = sampling.shape(torch.tensor(np.log(chances))[None], generation.Sampling(temperature=0.5)).softmax(-1)[0]
+assert sampling.draw_tokens(rows, torch.tensor(darts)).tolist() == [draw(chances, dart) for dart in darts]
+colder = sampling.shape_logits(torch.tensor(np.log(chances))[None], sampling.Sampling(temperature=0.5)).softmax(-1)[0]
 assert np.allclose(colder, chances**2 / (chances**2).sum())
 print("texts, darts, trees, temperature: equal")
 
@@ -666,8 +669,8 @@ print("texts, darts, trees, temperature: equal")
 # a temperature, top-k, top-p and a penalty together. More is better:
 
 # %%
-if evaluation.has_results("generation"):
-    speed = pd.DataFrame(evaluation.load_results("generation")["rows"])
+if has_results("generation"):
+    speed = pd.DataFrame(load_results("generation")["rows"])
     speed = speed[speed["metric"] == "tokens_per_second"].astype({"batch": int})
     columns = speed.pivot_table(index=["scale", "mode", "batch"], columns="method", values="value")
     ratio = (columns["recbook"] / columns["transformers"]).map("{:.1f}".format)
@@ -692,8 +695,8 @@ for name, results in {
     "Online Retail": "language_model_online-retail",
     "embedded shop": "language_model_embedded-shop",
 }.items():
-    if evaluation.has_results(results):
-        rows = pd.DataFrame(evaluation.load_results(results)["rows"])
+    if has_results(results):
+        rows = pd.DataFrame(load_results(results)["rows"])
         rows = rows[rows["metric"].str.contains("true")]
         columns[name] = rows.groupby("method", sort=False)["value"].last().map("{:.0%}".format)
 display(pd.DataFrame(columns).rename_axis("true cards")) if columns else print("not yet measured")

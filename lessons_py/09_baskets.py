@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,embeddings,language]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("09_baskets")
 
@@ -51,13 +51,27 @@ import torch
 from IPython.display import Markdown
 from sklearn.linear_model import LogisticRegression
 
-from recbook import baselines, baskets, clues, evaluation, histories, sentences, workshop
-from recbook import receipts as rc
-from recbook.exercises import check
+from recbook.baselines import evaluation, intervals, models
+from recbook.baselines.results import load_results
+from recbook.baskets.batches import NextBasketLoss
+from recbook.baskets.log import interaction_log, prediction_points
+from recbook.baskets.model import scores_at_cut
+from recbook.baskets.network import BasketGPTConfig
+from recbook.baskets.shopper_features import (
+    ITEM_FEATURES,
+    USER_ITEM_COUNTED,
+    USER_ITEM_FEATURES,
+    item_features,
+    on_sale_from,
+    user_item_features,
+)
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.cleaning import receipts as rc
 
 receipts = workshop.cleaned().receipts
 split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
-log, customer = histories.read(split.receipts, split.codes)
+log, customer = interaction_log(split.receipts, split.codes)
 names = rc.descriptions(split.receipts)
 
 few = np.flatnonzero((log.sizes >= 3) & (log.sizes <= 5) & (log.first < np.arange(len(log.days))))[0]
@@ -90,7 +104,7 @@ STEPS += ("and repeats that count more",)
 
 
 def measured(name):
-    return pd.DataFrame(evaluation.load_results(name)["rows"])
+    return pd.DataFrame(load_results(name)["rows"])
 
 
 def cells(rows):
@@ -158,14 +172,14 @@ print(f"the basket {{1, 4}}: {set_loss(logits, [1, 4]):.3f} nats a product")
 # Here is the share of what a basket held that the shopper had bought before, counted both ways:
 
 # %%
-questions = histories.before_each(log, ahead=0, seed=0)
-on_sale = clues.on_sale_from(log, shoppers=5)
+questions = prediction_points(log, ahead=0, seed=0)
+on_sale = on_sale_from(log, shoppers=5)
 row = np.repeat(np.arange(len(log.days)), log.sizes)
-bought = clues.of_bought(log, questions)
+bought = user_item_features(log, questions)
 had = np.repeat(np.arange(len(log.days)), np.diff(bought.starts)) * log.products + bought.items
 again = np.isin(row * log.products + log.items, had)
 come_back = log.first < np.arange(len(log.days))
-old = come_back[row] & (log.days[row] >= baskets.Settings().start)  # and a trend is behind them
+old = come_back[row] & (log.days[row] >= BasketGPTConfig().start)  # and a trend is behind them
 allowed = old & (on_sale[log.items] < log.days[row])
 Markdown(
     f"Of all lines {again[old].mean():.1%} are repeats; of the lines that could have been recommended, "
@@ -187,11 +201,11 @@ gained(STEPS[1])
 # that it sees at once. Counting is free. How much does a count tell?
 
 # %%
-known = clues.of_bought(log, questions)
+known = user_item_features(log, questions)
 asked = np.repeat(np.arange(len(log.days)), np.diff(known.starts))  # the question of each product bought before
 came = np.isin(asked * log.products + known.items, row * log.products + log.items)
-count = np.rint(np.exp(known.clues[:, clues.BOUGHT.index("log count")])).astype(int)
-days = np.expm1(3 * known.clues[:, clues.BOUGHT.index("log days")])
+count = np.rint(np.exp(known.clues[:, USER_ITEM_FEATURES.index("log count")])).astype(int)
+days = np.expm1(3 * known.clues[:, USER_ITEM_FEATURES.index("log days")])
 
 groups = np.minimum(count, 8)
 rate = pd.Series(came).groupby(groups).agg(["mean", "size"])
@@ -217,14 +231,14 @@ Markdown(
 
 # %% tags=["nbval-ignore-output"]
 last = log.days.max() - 60  # days: learn from what came before, judge on the two months after
-learn = (log.days[asked] >= baskets.Settings().start) & (log.days[asked] < last)
+learn = (log.days[asked] >= BasketGPTConfig().start) & (log.days[asked] < last)
 judge = log.days[asked] >= last
-small = LogisticRegression(max_iter=1000).fit(known.clues[learn][:, : clues.COUNTED], came[learn])
-pointed = small.predict_proba(known.clues[judge][:, : clues.COUNTED])[:, 1]
+small = LogisticRegression(max_iter=1000).fit(known.clues[learn][:, :USER_ITEM_COUNTED], came[learn])
+pointed = small.predict_proba(known.clues[judge][:, :USER_ITEM_COUNTED])[:, 1]
 tenth = pointed >= np.quantile(pointed, 0.9)
 assert came[judge][tenth].mean() > came[judge].mean()
 Markdown(
-    f"Even a logistic regression on the {clues.COUNTED} counts points well. In the log's last two months {came[judge].mean():.1%} of "
+    f"Even a logistic regression on the {USER_ITEM_COUNTED} counts points well. In the log's last two months {came[judge].mean():.1%} of "
     f"the products that shoppers had were bought again; of the tenth that it ranks highest, {came[judge][tenth].mean():.1%}."
 )
 
@@ -266,11 +280,11 @@ plt.show()
 # > comes at that very moment, so in training each basket is asked for some days ahead (`Settings.ahead`).
 
 # %%
-table = clues.trends(log, int(log.days.max()) + 1)  # (days + 1, products, clues)
+table = item_features(log, int(log.days.max()) + 1)  # (days + 1, products, clues)
 today = len(table) // 2
 bought_on = np.repeat(log.days, log.sizes)
 week = np.bincount(log.items[(bought_on >= today - 7) & (bought_on < today)], minlength=log.products)
-np.testing.assert_allclose(table[today, :, clues.TREND.index("7 days")], np.log1p(week), atol=1e-2)
+np.testing.assert_allclose(table[today, :, ITEM_FEATURES.index("7 days")], np.log1p(week), atol=1e-2)
 print("the row of a day says what the week before that day sold, and nothing of the day itself")
 
 # %%
@@ -349,7 +363,7 @@ Markdown(
 # The network is Chapter 6's `GPT` with vectors in place of tokens, and this head:
 
 # %%
-from recbook.basket_model import BasketNetwork
+from recbook.baskets.network import BasketNetwork
 
 page.source(BasketNetwork.scores)
 
@@ -358,13 +372,13 @@ page.source(BasketNetwork.scores)
 # looks at all clues of a product together; and the pointer. And the loss, with what is on sale and what counts how much:
 
 # %%
-page.source(sentences.Answers.loss)
+page.source(NextBasketLoss.loss)
 
 # %% [markdown]
 # With one basket, everything on sale and equal weights it is the loss on this page; a count that fades is the package's clue.
 
 # %%
-answers = sentences.Answers(log, questions.day, on_sale * 0 - 1, start=0, repeats=1.0)
+answers = NextBasketLoss(log, questions.day, on_sale * 0 - 1, start=0, repeats=1.0)
 one = np.flatnonzero(answers.asked)[0]
 scores = torch.from_numpy(np.random.default_rng(0).normal(size=(1, log.products)))
 items = log.items[log.starts[one] : log.starts[one + 1]]
@@ -376,7 +390,7 @@ faded = np.zeros(log.products)
 for basket in behind:
     faded[log.items[log.starts[basket] : log.starts[basket + 1]]] += 0.5 ** ((log.days[one] - log.days[basket]) / 45)
 pairs = slice(known.starts[one], known.starts[one + 1])
-column = clues.BOUGHT.index("count, 45 days")
+column = USER_ITEM_FEATURES.index("count, 45 days")
 np.testing.assert_allclose(known.clues[pairs, column], faded[known.items[pairs]], rtol=1e-5)
 print("page and package agree: the loss of a set, a count that fades")
 
@@ -429,8 +443,8 @@ except ValueError as error:
 # The same protocol, the same shoppers, every baseline of Chapter 2.
 
 # %% tags=["nbval-ignore-output"]
-judged = {name: evaluation.evaluate(method(split), split) for name, method in baselines.METHODS.items()}
-judged["BasketGPT"] = evaluation.evaluate(baskets.scored(model, split), split)
+judged = {name: evaluation.evaluate(method(split), split) for name, method in models.BASELINES.items()}
+judged["BasketGPT"] = evaluation.evaluate(scores_at_cut(model, split), split)
 means = {name: [table[part, "ndcg@10"].mean() for part in PARTS] for name, table in judged.items()}
 board = pd.DataFrame(means, index=PARTS).T.sort_values("all", ascending=False)
 assert board.index.get_loc("BasketGPT") < 3
@@ -441,7 +455,7 @@ best = next(name for name in board.index if name != "BasketGPT")
 rows, verdicts = {}, []
 for part in PARTS:
     ours, theirs = (judged[name][part, "ndcg@10"].to_numpy() for name in ("BasketGPT", best))
-    change = evaluation.paired(ours, theirs)
+    change = intervals.paired(ours, theirs)
     rows[part] = [f"{change.difference:+.3f}", f"[{change.low:+.3f}, {change.high:+.3f}]"]
     verdicts.append("ahead" if change.low > 0 else "behind" if change.high < 0 else "not told apart")
 assert len(verdicts) == len(PARTS)
@@ -572,8 +586,8 @@ table_of(gains_of(REAL_STEPS))
 
 # %%
 def epochs(results):
-    command = evaluation.load_results(results)["command"]
-    return command.split("--epochs ")[1].split()[0] if "--epochs" in command else f"{baskets.Settings().epochs:g}"
+    command = load_results(results)["command"]
+    return command.split("--epochs ")[1].split()[0] if "--epochs" in command else f"{BasketGPTConfig().epochs:g}"
 
 
 real = gains_of(REAL_STEPS)
@@ -584,7 +598,7 @@ for part in PARTS:
     verdicts.append(f"{part}: {'a gain' if low > 0 else 'a loss' if high < 0 else 'not told apart from nothing'}")
 Markdown(
     f"To save time these runs took {epochs(REAL_STEPS)} epochs each; the model of the first table took "
-    f"{baskets.Settings().epochs:g}. So look at the last row with care. Reading, after that little training: "
+    f"{BasketGPTConfig().epochs:g}. So look at the last row with care. Reading, after that little training: "
     f"{'; '.join(verdicts)}. The counts are ready from the first step and the GPT is not, and these rows cannot say "
     "what it is worth once it is trained in full. What they do say is where most of the result comes from."
 )

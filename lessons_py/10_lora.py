@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,language,adapters]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("10_lora")
 
@@ -55,14 +55,34 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
-from recbook import adapters, answers, evaluation, generation, instructions, lora, pairs, training, workshop
-from recbook.exercises import check
+from recbook.baselines.results import has_results, load_results
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.generation.generate import generate
+from recbook.lora import instructions
+from recbook.lora.files import load_adapter, save_adapter
+from recbook.lora.grading import grade_answer, parse_answer
+from recbook.lora.layers import (
+    LoRAConfig,
+    LoRALinear,
+    adapter_parameters,
+    add_adapter,
+    base_fingerprint,
+    merge_adapter,
+    target_layers,
+    trained_parameters,
+    unmerge_adapter,
+    use_adapter,
+)
+from recbook.lora.pairs import encode_pairs
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train, validation_loss
 
-base = workshop.narrator()[0].cpu()
+base = workshop.assistant_base()[0].cpu()
 names, table = workshop.vocabulary(), workshop.goods()
-learned_goods, new_goods = instructions.part(table, workshop.HELD_OUT, workshop.SEED)
-made = instructions.write(learned_goods, 2600, instructions.wording("learned"), seed=0)
-judged = instructions.write(new_goods, 220, instructions.wording("held_out"), seed=1)
+learned_goods, new_goods = instructions.split_goods(table, workshop.HELD_OUT, workshop.SEED)
+made = instructions.write_instructions(learned_goods, 2600, instructions.wording("learned"), seed=0)
+judged = instructions.write_instructions(new_goods, 220, instructions.wording("held_out"), seed=1)
 assert set(learned_goods.index).isdisjoint(new_goods.index)
 print(judged[0].request)
 table.loc[list(judged[0].found), ["name", "colour", "kind", "occasion", "price"]]
@@ -80,7 +100,7 @@ def shown(ids):
 
 def written(made, style):
     prompts = [instructions.prompt(each.request, each.picks, each.close, table) for each in made]
-    return pairs.encoded(prompts, [instructions.answer(each, table, style) for each in made], names)
+    return encode_pairs(prompts, [instructions.answer(each, table, style) for each in made], names)
 
 
 both = {style: written(judged[:1], style) for style in instructions.STYLES}
@@ -102,12 +122,12 @@ for style, pair in both.items():
 
 # %%
 learn, judge = written(made, "terse"), written(judged, "terse")
-learn, fitting = learn.take(learn.fitting(workshop.ANSWERS)), judge.fitting(workshop.ANSWERS)
+learn, fitting = learn.take(learn.fitting(workshop.ANSWER_POSITIONS)), judge.fitting(workshop.ANSWER_POSITIONS)
 judge, judged = judge.take(fitting), [judged[row] for row in fitting]
 Markdown(
     f"{len(learn):,} answers to learn from, about {len(learned_goods):,} goods; {len(judged)} requests to be judged on, about "
     f"{len(new_goods)} others. (That is {len(learn) / len(made):.0%} of those written: the rest is too long for the "
-    f"{workshop.ANSWERS} positions of the model.)"
+    f"{workshop.ANSWER_POSITIONS} positions of the model.)"
 )
 
 # %% [markdown]
@@ -146,15 +166,15 @@ def answer_all(model, judge):
     for start in range(0, len(judge), 50):
         prompts = judge.prompts[start : start + 50]
         room = model.config.context - max(map(len, prompts))
-        texts += generation.generate(model, prompts, room, stop=[names.control["<|end|>"]])
+        texts += generate(model, prompts, room, stop=[names.control["<|end|>"]])
     return texts
 
 
 def judgement(model, judge, judged):
     verdicts = [
-        answers.judge(text, each, table, names) for text, each in zip(answer_all(model, judge), judged, strict=True)
+        grade_answer(text, each, table, names) for text, each in zip(answer_all(model, judge), judged, strict=True)
     ]
-    return training.validation_loss(model, judge) | pd.DataFrame(verdicts).mean().to_dict()
+    return validation_loss(model, judge) | pd.DataFrame(verdicts).mean().to_dict()
 
 
 COLUMNS = ["validation_loss", "format", "grounded", "prices", "colour", "kind", "occasion", "meets", "reasons"]
@@ -179,7 +199,7 @@ seconds = {}
 
 def taught(model, learn, learning_rate):
     start = time.perf_counter()
-    training.train(model, learn, training.Settings(**STEPS, learning_rate=learning_rate), progress=False)
+    train(model, learn, TrainingConfig(**STEPS, learning_rate=learning_rate), progress=False)
     return model.eval(), time.perf_counter() - start
 
 
@@ -187,9 +207,9 @@ full, seconds["full fine-tuning"] = taught(copy.deepcopy(base), learn, 3e-3)
 board["full fine-tuning"] = judgement(full, judge, judged)
 rows = {}
 for name, wording in (("goods and words as learned", "learned"), ("goods as learned, words held out", "held_out")):
-    like = instructions.write(learned_goods, 120, instructions.wording(wording), seed=2)
+    like = instructions.write_instructions(learned_goods, 120, instructions.wording(wording), seed=2)
     like_pairs = written(like, "terse")
-    kept = like_pairs.fitting(workshop.ANSWERS)
+    kept = like_pairs.fitting(workshop.ANSWER_POSITIONS)
     rows[name] = judgement(full, like_pairs.take(kept), [like[row] for row in kept])
 rows["goods and words held out"] = board["full fine-tuning"]
 assert rows["goods and words as learned"]["meets"] > (0.7 if workshop.embedded() else 0)
@@ -202,7 +222,7 @@ pd.DataFrame(rows).reindex(COLUMNS).T.round(2)
 # %% tags=["nbval-ignore-output"]
 mentions = []
 for text, each in zip(answer_all(full, judge), judged, strict=True):
-    answer = answers.read(text, names)
+    answer = parse_answer(text, names)
     for code, said in [*answer.picks, answer.alternative] if answer else []:
         by_name = said.startswith(f" {table.loc[code, 'name']}: ")
         mentions.append((code in each.found, code in learned_goods.index, by_name))
@@ -323,11 +343,11 @@ print(f"{plain.weight.numel():,} numbers in the matrix, {trained:,} trained besi
 # frozen. The number to train is rank times (in + out), added up over these layers:
 
 # %%
-shape = lora.Settings(rank=16, alpha=32)
-layers = lora.targeted(base, shape)
+shape = LoRAConfig(rank=16, alpha=32)
+layers = target_layers(base, shape)
 by_hand = sum(shape.rank * (layer.in_features + layer.out_features) for layer in layers.values())
-taught_model = lora.adapt(copy.deepcopy(base), "terse", shape, seed=0)
-assert by_hand == lora.parameters(base, shape) == lora.trained(taught_model)
+taught_model = add_adapter(copy.deepcopy(base), "terse", shape, seed=0)
+assert by_hand == adapter_parameters(base, shape) == trained_parameters(taught_model)
 Markdown(
     f"{len(layers)} matrices, {by_hand:,} trained numbers: {by_hand / base.config.parameters:.0%} of the model. A matrix grows with "
     "the square of the width and its adapter with the width, so in wide models the share is far smaller."
@@ -348,9 +368,9 @@ print(f"{len(touched)} of {len(list(taught_model.parameters()))} tensors have a 
 # The same pairs, the same number of steps, a higher learning rate: narrow matrices that start at zero want larger steps.
 
 # %% tags=["nbval-ignore-output"]
-before_training = lora.fingerprint(taught_model)
+before_training = base_fingerprint(taught_model)
 taught_model, seconds["LoRA, rank 16"] = taught(taught_model, learn, 1e-2)
-assert lora.fingerprint(taught_model) == before_training == lora.fingerprint(base)
+assert base_fingerprint(taught_model) == before_training == base_fingerprint(base)
 board["LoRA, rank 16"] = judgement(taught_model, judge, judged)
 assert board["LoRA, rank 16"]["validation_loss"] < board["base"]["validation_loss"]
 pd.DataFrame(board).reindex(COLUMNS).T.round(2)
@@ -372,8 +392,8 @@ others = [*judged[1:], judged[0]]
 strange = [
     instructions.prompt(o.request, each.picks, each.close, table) for o, each in zip(others, judged, strict=True)
 ]
-swapped = pairs.encoded(strange, [instructions.answer(each, table, "terse") for each in judged], names)
-kept = swapped.fitting(workshop.ANSWERS)
+swapped = encode_pairs(strange, [instructions.answer(each, table, "terse") for each in judged], names)
+kept = swapped.fitting(workshop.ANSWER_POSITIONS)
 control = {
     "its own request": board["LoRA, rank 16"],
     "another's request": judgement(taught_model, swapped.take(kept), [judged[row] for row in kept]),
@@ -415,12 +435,12 @@ costs.round(1)
 
 # %% tags=["nbval-ignore-output"]
 warm = written(made, "warm")  # longer: fewer of them fit
-lora.adapt(taught_model, "warm", shape, seed=1)
-taught_model, _ = taught(taught_model, warm.take(warm.fitting(workshop.ANSWERS)), 1e-2)
+add_adapter(taught_model, "warm", shape, seed=1)
+taught_model, _ = taught(taught_model, warm.take(warm.fitting(workshop.ANSWER_POSITIONS)), 1e-2)
 shortest = judge.take(np.argsort([len(prompt) for prompt in judge.prompts])[:60])  # which leave room for both voices
 voices = {}
 for voice in ("terse", "warm"):
-    lora.use(taught_model, voice)
+    use_adapter(taught_model, voice)
     voices[voice] = [names.decode(ids) for ids in answer_all(taught_model, shortest)]
     print(f"{voice}: {voices[voice][0]}\n")
 assert voices["terse"] != voices["warm"]
@@ -448,15 +468,15 @@ style.round(1).rename_axis("mean of an answer")
 
 # %% tags=["nbval-ignore-output"]
 folder = Path(tempfile.mkdtemp())
-path = adapters.save(taught_model, "terse", folder / "terse")
-again = adapters.load(copy.deepcopy(base), folder / "terse", "terse")
-lora.use(taught_model, "terse")
+path = save_adapter(taught_model, "terse", folder / "terse")
+again = load_adapter(copy.deepcopy(base), folder / "terse", "terse")
+use_adapter(taught_model, "terse")
 sample = judge.take([0]).batch(0, 1)[0]
 with torch.no_grad():
     assert torch.equal(again(sample), taught_model(sample))
 print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, and loaded again it says the same")
 try:
-    adapters.load(copy.deepcopy(full), folder / "terse", "terse")
+    load_adapter(copy.deepcopy(full), folder / "terse", "terse")
 except ValueError as error:
     print(str(error).replace(str(folder), "…"))
 
@@ -472,16 +492,16 @@ def speed(model, repeats=3):
     prompts, rates = judge.prompts[:1], []
     for _ in range(repeats):
         start = time.perf_counter()
-        text = generation.generate(model, prompts, 100)
+        text = generate(model, prompts, 100)
         rates.append(len(text[0]) / (time.perf_counter() - start))
     return np.median(rates)
 
 
 with torch.no_grad():
     beside, rate = taught_model(sample), {"beside": speed(taught_model)}
-    lora.merge(taught_model, "terse")
+    merge_adapter(taught_model, "terse")
     inside, rate["merged"] = taught_model(sample), speed(taught_model)
-    lora.unmerge(taught_model)
+    unmerge_adapter(taught_model)
 largest = (beside - inside).abs().max().item()
 assert largest < 1e-3 and torch.equal(taught_model(sample), beside)
 Markdown(
@@ -496,11 +516,11 @@ Markdown(
 # The package's layer holds several adapters by name; the arithmetic is this page's.
 
 # %%
-page.source(lora.LoRALinear.forward)
+page.source(LoRALinear.forward)
 
 # %%
-packaged = lora.LoRALinear(plain)
-packaged.add("page", lora.Settings(rank=4, alpha=8), torch.Generator().manual_seed(0))
+packaged = LoRALinear(plain)
+packaged.add("page", LoRAConfig(rank=4, alpha=8), torch.Generator().manual_seed(0))
 packaged.used = "page"
 nn.init.normal_(adapted.B)
 with torch.no_grad():
@@ -533,9 +553,9 @@ print("peft reads our adapter, and agrees")
 
 # %%
 def measured(data):
-    if not evaluation.has_results(f"lora_{data}"):
+    if not has_results(f"lora_{data}"):
         return pd.DataFrame(columns=["method", "style", "split", "metric", "value"])
-    return pd.DataFrame(evaluation.load_results(f"lora_{data}")["rows"])
+    return pd.DataFrame(load_results(f"lora_{data}")["rows"])
 
 
 def methods(data):

@@ -20,7 +20,7 @@ if "google.colab" in sys.modules:
     get_ipython().run_line_magic("pip", "install -q 'recbook[receipts,embeddings,language,adapters]==0.1.0'")
 
 # %% tags=["nbval-ignore-output"]
-from recbook import page
+from recbook.book import page
 
 page.opening("11_quantization")
 
@@ -61,20 +61,22 @@ from IPython.display import Markdown
 from scipy.special import ndtri
 from torch.nn import functional as F
 
-from recbook import (
-    baskets,
-    evaluation,
-    generation,
-    gpt,
-    lora,
-    quantization,
-    quantized,
-    stores,
-    token_files,
-    training,
-    workshop,
-)
-from recbook.exercises import check
+from recbook.baselines import evaluation, intervals
+from recbook.baselines.results import has_results, load_results
+from recbook.baskets.model import scores_at_cut
+from recbook.book import workshop
+from recbook.book.exercises import check
+from recbook.generation.generate import generate
+from recbook.gpt.config import GPT_PRESETS, GPTConfig
+from recbook.gpt.model import GPT
+from recbook.lora.layers import LoRAConfig, adapted_layers, adapter_parameters, add_adapter
+from recbook.quantization import formats
+from recbook.quantization import weights as quantized_weights
+from recbook.quantization.layers import quantize
+from recbook.quantization.weights import Int8Weight, NF4Weight, QuantizedWeight
+from recbook.tokens.files import TokenWindows
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train, validation_loss
 
 model = workshop.language_model()[0].cpu()
 judge = workshop.token_files()[1]
@@ -121,7 +123,7 @@ ways = {"one step for the matrix": "tensor", "a step a row": "row", "a step for 
 
 def error(weights, block):
     """What each weight moves by when it is put in int8 codes, (R, C)."""
-    return quantization.from_int8(*quantization.int8(weights, block), block) - weights
+    return formats.from_int8(*formats.int8(weights, block), block) - weights
 
 
 fig, axes = plt.subplots(3, 1, figsize=(7, 5.6))
@@ -139,7 +141,7 @@ plt.show()
 # %%
 sizes = {}
 for name, block in ways.items():
-    scales = quantization.int8(spoilt, block)[1].numel()
+    scales = formats.int8(spoilt, block)[1].numel()
     lost = {
         kind: error(each, block).square().mean().sqrt() / ordinary.square().mean().sqrt()
         for kind, each in (("ordinary", ordinary), ("one large weight", spoilt))
@@ -290,8 +292,8 @@ print("codes", codes.tolist(), "-> bytes", [f"{byte:08b}" for byte in packed.tol
 
 # %%
 count = 2**20  # weights
-plain = quantization.size(1024, 1024, "nf4")
-double = quantization.size(1024, 1024, "nf4-double")
+plain = formats.weight_bytes(1024, 1024, "nf4")
+double = formats.weight_bytes(1024, 1024, "nf4-double")
 by_hand = count // 2 + count // 64 + 4 * count // 64 // 256 + 4  # codes, a byte a block, a step a group, the mean
 assert double == by_hand
 bits = {
@@ -316,10 +318,10 @@ awkward = torch.from_numpy(0.02 * rng.standard_normal((37, 50))).float()
 awkward[:3] = 0
 awkward[5, ::7] *= 100
 theirs, state = library.quantize_4bit(awkward, blocksize=64, quant_type="nf4")
-ours, absmax = quantization.nf4(awkward)
-assert torch.equal(quantization.NF4, library.get_4bit_type("nf4", device="cpu"))
+ours, absmax = formats.nf4(awkward)
+assert torch.equal(formats.NF4_LEVELS, library.get_4bit_type("nf4", device="cpu"))
 assert torch.equal(ours, theirs.flatten()) and torch.equal(absmax, state.absmax)
-assert torch.equal(quantization.from_nf4(ours, absmax, awkward.shape), library.dequantize_4bit(theirs, state))
+assert torch.equal(formats.from_nf4(ours, absmax, awkward.shape), library.dequantize_4bit(theirs, state))
 print(f"{awkward.numel():,} weights in {len(ours)} bytes and {len(absmax)} scales: equal to the last bit")
 
 # %% [markdown]
@@ -331,25 +333,23 @@ print(f"{awkward.numel():,} weights in {len(ours)} bytes and {len(absmax)} scale
 # `quantization` holds what this page did, as functions on numbers:
 
 # %%
-page.source(quantization.nf4)
+page.source(formats.nf4)
 
 # %%
-page.source(quantization.from_nf4)
+page.source(formats.from_nf4)
 
 # %% [markdown]
 # Do page and package agree?
 
 # %%
-assert torch.equal(levels, quantization.NF4)
+assert torch.equal(levels, formats.NF4_LEVELS)
 page_codes, page_step = to_codes(ordinary)
-package_codes, package_step = quantization.int8(ordinary, "tensor")
+package_codes, package_step = formats.int8(ordinary, "tensor")
 assert torch.equal(page_codes, package_codes) and page_step == package_step.item()
 whole = torch.from_numpy(rng.standard_normal((32, 64))).float()
 largest = whole.abs().amax(1, keepdim=True)  # here a row is a block
-assert torch.allclose(
-    rounded(whole / largest, levels) * largest, quantization.from_nf4(*quantization.nf4(whole), whole.shape)
-)
-assert torch.equal(quantization.pack(codes), packed) and torch.equal(quantization.unpack(packed, 4), codes)
+assert torch.allclose(rounded(whole / largest, levels) * largest, formats.from_nf4(*formats.nf4(whole), whole.shape))
+assert torch.equal(formats.pack(codes), packed) and torch.equal(formats.unpack(packed, 4), codes)
 print("codes, steps, levels and bytes: equal")
 
 # %% [markdown]
@@ -358,7 +358,7 @@ print("codes, steps, levels and bytes: equal")
 # save nothing, and norms and biases often matter most. So is the table of positions. The tied head is included, since it *is* the token embedding.
 
 # %%
-page.source(quantized.quantize)
+page.source(quantize)
 
 # %% [markdown]
 # How does such a layer multiply? For int8 there is a product in PyTorch that reads the codes as they are. For NF4 it has none, so a
@@ -366,10 +366,10 @@ page.source(quantized.quantize)
 # that: it is the whole trick of QLoRA.
 
 # %%
-page.source(stores.Store.product)
+page.source(QuantizedWeight.product)
 
 # %%
-page.source(stores.Int8._product)
+page.source(Int8Weight._product)
 
 # %% [markdown]
 # > **Pitfall.** That product is fast with inputs in bfloat16. With float32 inputs the same call is slower than a plain float32
@@ -383,7 +383,7 @@ page.source(stores.Int8._product)
 # seen; and tokens a second, one text at a time.
 
 # %% tags=["nbval-ignore-output"]
-some = token_files.Windows(judge[: 64 * model.config.context + 1], model.config.context)
+some = TokenWindows(judge[: 64 * model.config.context + 1], model.config.context)
 prompt = judge[:16].astype(int).tolist()
 
 
@@ -392,7 +392,7 @@ def rung(scheme):
     small = copy.deepcopy(model)
     if scheme == "bfloat16":
         return small.bfloat16()
-    return small if scheme == "float32" else quantized.quantize(small, scheme)
+    return small if scheme == "float32" else quantize(small, scheme)
 
 
 def megabytes(module):
@@ -405,23 +405,23 @@ def speeds(models, tokens, rounds=5):
     for _ in range(rounds + 1):
         for name, each in models.items():
             start = time.perf_counter()
-            generation.generate(each, [prompt], tokens)
+            generate(each, [prompt], tokens)
             taken[name].append(time.perf_counter() - start)
     return {name: tokens / np.median(seconds[1:]) for name, seconds in taken.items()}
 
 
 def perplexity_of(each):
     """With the products that decoding uses, though so many rows at once would go another way."""
-    few, stores.FEW = stores.FEW, 10**9
+    few, quantized_weights.FEW_ROWS = quantized_weights.FEW_ROWS, 10**9
     try:
         with torch.inference_mode():
             nats = [F.cross_entropy(each(x).float().flatten(0, 1), y.flatten()).item() for x, y in some.blocks(8)]
     finally:
-        stores.FEW = few
+        quantized_weights.FEW_ROWS = few
     return math.exp(np.mean(nats))
 
 
-rungs = {scheme: rung(scheme) for scheme in ("float32", "bfloat16", *quantization.SCHEMES)}
+rungs = {scheme: rung(scheme) for scheme in ("float32", "bfloat16", *formats.SCHEMES)}
 perplexity = {name: perplexity_of(each) for name, each in rungs.items()}
 speed = speeds(rungs, 64)
 ladder = pd.DataFrame(
@@ -460,13 +460,13 @@ judged = {}
 for scheme in ("float32", "int8", "nf4"):
     few = copy.deepcopy(recommender)
     if scheme != "float32":
-        quantized.quantize(few.network, scheme)
-    judged[scheme] = evaluation.evaluate(baskets.scored(few, split), split)
+        quantize(few.network, scheme)
+    judged[scheme] = evaluation.evaluate(scores_at_cut(few, split), split)
 
 shown = {}
 for scheme, table in judged.items():
     shown[scheme] = {part: f"{table[part, 'ndcg@10'].mean():.3f}" for part in evaluation.PARTS}
-    change = evaluation.paired(table["all", "ndcg@10"].to_numpy(), judged["float32"]["all", "ndcg@10"].to_numpy())
+    change = intervals.paired(table["all", "ndcg@10"].to_numpy(), judged["float32"]["all", "ndcg@10"].to_numpy())
     shown[scheme]["all, against float32"] = f"{change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
     assert abs(change.difference) < 0.03
 pd.DataFrame(shown).T.rename_axis(columns="NDCG@10")
@@ -511,14 +511,14 @@ Markdown(
 # sixteen and with a hundred and twenty-eight inputs; in float32, bfloat16, int8 and NF4.
 
 # %% tags=["nbval-ignore-output"]
-vocabulary, width = 54_304, gpt.PRESETS["full"]["width"]
+vocabulary, width = 54_304, GPT_PRESETS["full"]["width"]
 head = 0.02 * torch.randn(vocabulary, width)
-narrow, by_byte, by_nibble = head.bfloat16(), stores.Int8.of(head), stores.NF4.of(head)
+narrow, by_byte, by_nibble = head.bfloat16(), Int8Weight.of(head), NF4Weight.of(head)
 routes = {
-    "float32": (lambda x: x @ head.T, quantization.size(*head.shape, "float32")),
-    "bfloat16": (lambda x: x.bfloat16() @ narrow.T, quantization.size(*head.shape, "bfloat16")),
-    "int8": (by_byte.linear, quantization.size(*head.shape, "int8")),
-    "NF4": (by_nibble.linear, quantization.size(*head.shape, "nf4")),
+    "float32": (lambda x: x @ head.T, formats.weight_bytes(*head.shape, "float32")),
+    "bfloat16": (lambda x: x.bfloat16() @ narrow.T, formats.weight_bytes(*head.shape, "bfloat16")),
+    "int8": (by_byte.linear, formats.weight_bytes(*head.shape, "int8")),
+    "NF4": (by_nibble.linear, formats.weight_bytes(*head.shape, "nf4")),
 }
 points = []
 with torch.inference_mode():
@@ -549,7 +549,7 @@ ax.legend(title=f"{', '.join(map(str, times.index))} inputs: left to right", fon
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
-part = stores.NF4.of(head[:1024])
+part = NF4Weight.of(head[:1024])
 unpacking = seconds(part.dequantized, 9) * vocabulary / 1024
 reading = {name: size / bandwidth for name, (_, size) in routes.items()}
 assert unpacking > 2 * reading["NF4"]
@@ -573,8 +573,8 @@ Markdown(
 # fast a weight is read does not depend on what it says.
 
 # %% tags=["nbval-ignore-output"]
-large = gpt.GPT(gpt.Config(vocabulary, **gpt.PRESETS["full"]), seed=0).eval()
-in_bytes = quantized.quantize(copy.deepcopy(large), "int8")
+large = GPT(GPTConfig(vocabulary, **GPT_PRESETS["full"]), seed=0).eval()
+in_bytes = quantize(copy.deepcopy(large), "int8")
 full_speed = speeds({"float32": large, "int8": in_bytes}, 24, rounds=3)
 faster = full_speed["int8"] / full_speed["float32"]
 assert faster > 1.3
@@ -598,10 +598,10 @@ Markdown(
 # optimizer's. For the full-size model:
 
 # %%
-settings = lora.Settings(rank=16)
-adapter = lora.parameters(large, settings)
+settings = LoRAConfig(rank=16)
+adapter = adapter_parameters(large, settings)
 everything = large.config.parameters
-in_nibbles = quantized.quantize(copy.deepcopy(large), "nf4-double")
+in_nibbles = quantize(copy.deepcopy(large), "nf4-double")
 frozen = {
     "full fine-tuning": 0,
     "LoRA, float32 base": 4 * everything,
@@ -628,7 +628,7 @@ memory = pd.DataFrame(
 # %%
 kept = []
 layer = torch.nn.Linear(512, 2048).requires_grad_(False)
-codes_layer = quantized.quantize(copy.deepcopy(layer), "nf4")
+codes_layer = quantize(copy.deepcopy(layer), "nf4")
 for name, each in {"float32": layer, "NF4": codes_layer}.items():
     kept.clear()
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()), lambda tensor: tensor):
@@ -641,9 +641,9 @@ for name, each in {"float32": layer, "NF4": codes_layer}.items():
 
 # %% tags=["nbval-ignore-output"]
 half = len(judge) // 2
-reads = token_files.Windows(judge[:half], model.config.context)
-second = token_files.Windows(judge[half : half + 64 * model.config.context + 1], model.config.context)
-steps = training.Settings(
+reads = TokenWindows(judge[:half], model.config.context)
+second = TokenWindows(judge[half : half + 64 * model.config.context + 1], model.config.context)
+steps = TrainingConfig(
     steps=30, batch=16, warmup=3, learning_rate=2e-3, weight_decay=0.0, evaluate_every=30, save_every=30
 )
 
@@ -652,8 +652,8 @@ def adapted(scheme):
     """An adapter on the base in a scheme, after a short training, and the base's codes before it."""
     student = rung(scheme)
     codes = {name: tensor.clone() for name, tensor in student.state_dict().items() if not tensor.is_floating_point()}
-    lora.adapt(student, settings=lora.Settings(rank=8, alpha=16.0), seed=0)
-    training.train(student, reads, steps, progress=False)
+    add_adapter(student, settings=LoRAConfig(rank=8, alpha=16.0), seed=0)
+    train(student, reads, steps, progress=False)
     return student.eval(), codes
 
 
@@ -661,8 +661,8 @@ students = {"float32": adapted("float32")[0]}
 students["NF4"], before = adapted("nf4")
 losses = pd.DataFrame(
     {
-        "the base": [training.validation_loss(rungs[name], second)["validation_loss"] for name in ("float32", "nf4")],
-        "with its adapter": [training.validation_loss(students[name], second)["validation_loss"] for name in students],
+        "the base": [validation_loss(rungs[name], second)["validation_loss"] for name in ("float32", "nf4")],
+        "with its adapter": [validation_loss(students[name], second)["validation_loss"] for name in students],
     },
     index=list(students),
 )
@@ -674,11 +674,11 @@ losses.round(3).rename_axis(columns="nats a token")
 # %% tags=["nbval-ignore-output"]
 apart = losses.loc["NF4"] - losses.loc["float32"]
 moved = copy.deepcopy(rungs["float32"])
-lora.adapt(moved, settings=lora.Settings(rank=8, alpha=16.0), seed=0)
-for ours, theirs in zip(lora.layers(moved).values(), lora.layers(students["NF4"]).values(), strict=True):
+add_adapter(moved, settings=LoRAConfig(rank=8, alpha=16.0), seed=0)
+for ours, theirs in zip(adapted_layers(moved).values(), adapted_layers(students["NF4"]).values(), strict=True):
     ours.A.load_state_dict(theirs.A.state_dict())
     ours.B.load_state_dict(theirs.B.state_dict())
-elsewhere = training.validation_loss(moved, second)["validation_loss"]
+elsewhere = validation_loss(moved, second)["validation_loss"]
 assert np.isfinite(elsewhere)
 Markdown(
     f"A gradient comes through the codes: beside four bits the adapter gains {losses.loc['NF4', 'the base'] - losses.loc['NF4', 'with its adapter']:.3f} "
@@ -700,7 +700,7 @@ Markdown(
 
 # %%
 def figures(name):
-    rows = evaluation.load_results(name)["rows"] if evaluation.has_results(name) else []
+    rows = load_results(name)["rows"] if has_results(name) else []
     return pd.DataFrame(rows, columns=["method", "metric", "batch", "split", "value", "low", "high"])
 
 

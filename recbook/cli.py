@@ -18,10 +18,10 @@ from typing import NoReturn
 from recbook import __version__
 
 BAD_INPUT, STOPPED = 2, 130  # exit codes
-COLUMNS = 79  # of help texts
-EXITS = "Exit codes: 0 done; 2 the input is at fault, one line on stderr says how; 130 stopped (ctrl-C)."
-PLAIN = {"£": "GBP ", "…": "...", "·": "-", "’": "'", "–": "-"}  # for terminals that have no such characters
-ANSWER = """with --json, one object on stdout:
+HELP_COLUMNS = 79  # of help texts
+EXITS_HELP = "Exit codes: 0 done; 2 the input is at fault, one line on stderr says how; 130 stopped (ctrl-C)."
+PLAIN_LETTERS = {"£": "GBP ", "…": "...", "·": "-", "’": "'", "–": "-"}  # for terminals that have no such characters
+ANSWER_HELP = """with --json, one object on stdout:
   customer, history, query, price_max, exclude, new, country, when
                 what was asked; null where nothing was said
   products      a list, best first, of objects:
@@ -60,7 +60,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except ImportError as error:
-        from recbook.doctor import remedy
+        from recbook.book.doctor import remedy
 
         message = remedy(error)
     except (ValueError, OSError) as error:  # receipts.ReceiptsError is a ValueError
@@ -74,7 +74,7 @@ def _forgive() -> None:
 
     def plain(error: UnicodeError) -> tuple[str, int]:
         letters = error.object[error.start : error.end]
-        return "".join(PLAIN.get(letter, "?") for letter in letters), error.end
+        return "".join(PLAIN_LETTERS.get(letter, "?") for letter in letters), error.end
 
     codecs.register_error("recbook-plain", plain)
     for stream, errors in ((sys.stdout, "recbook-plain"), (sys.stderr, "recbook-plain"), (sys.stdin, "replace")):
@@ -93,51 +93,57 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="recbook", description="Recommenders from receipts, as the book builds them.", epilog=EXITS)
+    parser = _Parser(
+        prog="recbook", description="Recommenders from receipts, as the book builds them.", epilog=EXITS_HELP
+    )
     parser.add_argument("--version", action="version", version=f"recbook {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, module: str, brief: str, description: str, more: str = "") -> argparse.ArgumentParser:
-        shape = dict(formatter_class=argparse.RawDescriptionHelpFormatter, epilog=more + textwrap.fill(EXITS, COLUMNS))
-        added = commands.add_parser(name, help=brief, description=textwrap.fill(description, COLUMNS), **shape)
-        added.set_defaults(run=lambda options: getattr(import_module(f"recbook.{module}"), name)(options))
+        shape = dict(
+            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=more + textwrap.fill(EXITS_HELP, HELP_COLUMNS)
+        )
+        added = commands.add_parser(name, help=brief, description=textwrap.fill(description, HELP_COLUMNS), **shape)
+        added.set_defaults(run=lambda options: getattr(import_module(f"recbook.{module}"), f"{name}_command")(options))
         return added
 
-    _build_options(command("build", "recommending", "make a recommender of receipts", BUILD))
-    _recommend_options(command("recommend", "recommending", "ask a recommender once", RECOMMEND, ANSWER))
-    _asking_options(command("chat", "recommending", "talk to a recommender", CHAT))
-    _score_options(command("score", "scoring", "measure the baselines and the GPT at the next basket", SCORE))
-    told = command("doctor", "doctor", "what is installed, needed and cached", DOCTOR, DOCTOR_EXITS)
+    _build_options(command("build", "system.commands", "make a recommender of receipts", BUILD_HELP))
+    _recommend_options(command("recommend", "system.commands", "ask a recommender once", RECOMMEND_HELP, ANSWER_HELP))
+    _asking_options(command("chat", "system.commands", "talk to a recommender", CHAT_HELP))
+    _score_options(
+        command("score", "system.scoring", "measure the baselines and the GPT at the next basket", SCORE_HELP)
+    )
+    told = command("doctor", "book.doctor", "what is installed, needed and cached", DOCTOR_HELP, DOCTOR_EXITS)
     told.add_argument("--json", action="store_true", help="the same as one JSON object")
     return parser
 
 
-BUILD = (
+BUILD_HELP = (
     "Make a recommender of receipts, every stage of the book, and keep it in a folder. Minutes; each stage says on "
     "stderr how long it took. The folder holds the receipts: guard it as you guard them."
 )
-RECOMMEND = (
+RECOMMEND_HELP = (
     "Recommend products with reasons to a customer, to somebody who has these products in the basket, or to "
     "somebody nobody knows."
 )
-CHAT = (
+CHAT_HELP = (
     "Talk to a recommender, a line a turn, on stdin and stdout: say what you look for, then 'cheaper', 'not red', "
     "'for my mother', 'more', 'why the second?', 'undo', 'start over', 'quit'. What is not understood is searched for."
 )
-SCORE = (
+SCORE_HELP = (
     "Measure the baselines and the BasketGPT at predicting each shopper's next basket after a cut in time: NDCG@10 "
     "with 95% bootstrap intervals over all products, over those bought before, over those new to the shopper."
 )
-DOCTOR = (
+DOCTOR_HELP = (
     "Say what is installed, what each chapter needs, what is cached, and what the machine has. No heavy package is "
     "imported, nothing is changed."
 )
 DOCTOR_EXITS = "Exit code 1: something of the core is missing; the extras are no part of it.\n\n"
-RECEIPTS = "CSV, xlsx, parquet or gzip of receipts; `online-retail` to download them; `embedded`, the book's shop"
+RECEIPTS_HELP = "CSV, xlsx, parquet or gzip of receipts; `online-retail` to download them; `embedded`, the book's shop"
 
 
 def _build_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("receipts", metavar="RECEIPTS", help=RECEIPTS)
+    command.add_argument("receipts", metavar="RECEIPTS", help=RECEIPTS_HELP)
     command.add_argument(
         "--out", required=True, metavar="FOLDER", help="where it is kept; a recommender that lies there is replaced"
     )
@@ -177,7 +183,7 @@ def _asking_options(command: argparse.ArgumentParser) -> None:
 
 
 def _score_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", default="embedded", metavar="FILE", help=f"{RECEIPTS} (default)")
+    command.add_argument("--data", default="embedded", metavar="FILE", help=f"{RECEIPTS_HELP} (default)")
     command.add_argument(
         "--cut", metavar="DATE", help="first day that is predicted, as 2011-11-09 (default: 30 days before the last)"
     )

@@ -34,7 +34,8 @@ def small_shop():
     """A whole recommender of the embedded shop whose models hardly learned: half a minute, then shared."""
     for name in ("torch", "lightgbm", "faiss"):
         pytest.importorskip(name)
-    from recbook import shop
-    from recbook.recommender import Recommender, Settings
+    from recbook.cleaning import shop
+    from recbook.system.build import RecommenderConfig
+    from recbook.system.recommender import Recommender
 
-    return Recommender.build(shop.simulate().receipts, Settings.tiny(), say=None)
+    return Recommender.build(shop.simulate().receipts, RecommenderConfig.tiny(), say=None)

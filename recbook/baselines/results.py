@@ -1,0 +1,142 @@
+"""Results on record: figures that the book quotes, each file with the data, the command and the commit that made it."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbook import __version__
+from recbook.cleaning import schema
+
+PACKAGE = Path(__file__).resolve().parent
+ONLINE_RETAIL_SHA256 = (
+    "9254c05fc41baebc83d2ce37e0843e7cff7cb6ed3f9defdac9dcc82985a8b741"  # fingerprint of its raw receipts
+)
+
+
+def slug(name: str) -> str:
+    """A data set's name as part of a file's: "Online Retail" gives online-retail, my_shop.csv.gz gives my-shop."""
+    stem = re.sub(r"(\.(csv|txt|xlsx|parquet|gz|zip))+$", "", name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "receipts"
+
+
+def describe_data(raw: pd.DataFrame, source: str | Path) -> dict:
+    """What a results file says of its data: name, sha256 (fingerprint of the raw receipts) and rows.
+
+    Online Retail is known by its content, whatever the file is called; other files go by name, without their folder.
+    """
+    digest = schema.receipts_fingerprint(raw)
+    name = "Online Retail" if digest == ONLINE_RETAIL_SHA256 else Path(source).name
+    return {"name": name, "sha256": digest, "rows": len(raw)}
+
+
+def save_results(
+    name: str, rows: list[dict], *, command: str, data: dict, seconds: float, folder: str | Path | None = None
+) -> Path:
+    """Write results/<name>.json, whole or not at all, with what made it; `data` has name, sha256 and rows.
+
+    `folder` is that of `results_path`, which raises ValueError for a bad name and OSError for a folder that is none.
+    """
+    if set(data) != {"name", "sha256", "rows"}:
+        raise ValueError(f"`data` must have exactly name, sha256 and rows; it has {sorted(data)}")
+    content = {"name": name, "command": command, "data": data, "commit": commit(), "machine": machine()}
+    content |= {"seconds": round(float(seconds), 1), "rows": rows}
+    text = json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n"
+    path = results_path(name, folder)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{name}-", delete=False, encoding="utf-8"
+    ) as beside:
+        beside.write(text)
+    os.chmod(beside.name, 0o644)
+    os.replace(beside.name, path)
+    return path
+
+
+def results_path(name: str, folder: str | Path | None = None) -> Path:
+    """Where the results `name` are written: <folder>/<name>.json, the folder made if it is not there.
+
+    `folder` defaults to the repository's results/ where the package runs from a checkout, else to ./results.
+    """
+    path = Path(folder if folder is not None else _checkout_results() or "results") / _file_name(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"results cannot be written in {path.parent} ({error.strerror}): name another folder") from error
+    return path
+
+
+def load_results(name: str) -> dict:
+    """The content of results/<name>.json, from the installed package or the checkout it runs from."""
+    path = _find_results(name)
+    if path is None:
+        raise FileNotFoundError(f"no results named {name!r}: run the benchmark that writes results/{name}.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def has_results(name: str) -> bool:
+    """Whether results/<name>.json is there to load."""
+    return _find_results(name) is not None
+
+
+def commit() -> str:
+    """The commit that the package runs from, "+changes" if the checkout has any; its version where it is installed."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        return f"recbook {__version__}"
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        # What a benchmark has just written does not change what made it.
+        outputs = (":(exclude)results", ":(exclude)book/*.ipynb")
+        changed = _git(root, "status", "--porcelain", "--", ".", *outputs)
+    except (OSError, subprocess.CalledProcessError):
+        return f"recbook {__version__}"
+    return head + ("+changes" if changed else "")
+
+
+def machine() -> str:
+    """The machine in a few words, cores and processor, without its name."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = platform.processor() or platform.machine()
+    try:
+        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        model = names[0] if names else model
+    except OSError:
+        pass
+    return f"{cores} cores, {model}"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a results file: use numbers and strings")
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        raise ValueError(f"results cannot be named {name!r}: use lower-case letters, digits, - and _")
+    return f"{name}.json"
+
+
+def _checkout_results() -> Path | None:
+    """The repository's results/ where the package runs from a checkout (an editable install)."""
+    return PACKAGE.parent / "results" if (PACKAGE.parent / "pyproject.toml").exists() else None
+
+
+def _find_results(name: str) -> Path | None:
+    for folder in (_checkout_results(), PACKAGE / "results"):
+        if folder is not None and (folder / _file_name(name)).is_file():
+            return folder / _file_name(name)
+    return None

@@ -1,0 +1,457 @@
+"""What a chapter needs from earlier ones: load the artifact if it is there and fits, build it if not, and say so.
+
+`RECBOOK_DATA` names the receipts (unset: the embedded shop; a path; or `online-retail`), `RECBOOK_HOME` the folder that
+keeps artifacts (unset: the user's cache), `RECBOOK_SCALE` the size of the language model: `laptop` (unset), `colab` or
+`full`. Receipts of another shop may need `RECBOOK_PRODUCT_CODE`, a regular expression of what its product codes look
+like (unset: `receipts.PRODUCT_CODE`), and `RECBOOK_DATE_FORMAT`, how its dates are written, such as `%d/%m/%Y %H:%M`
+(unset: found out from the dates).
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.resources import files
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+
+from recbook.baselines import evaluation
+from recbook.cleaning import receipts as rc
+from recbook.cleaning import schema, shop
+from recbook.cleaning.load import load_receipts
+from recbook.embeddings.encoder import PACKAGED_MODEL, WEIGHTS_SHA256, encode
+from recbook.storage import artifact, digest, home
+
+EMBEDDED_SHOP = "embedded shop"  # the name of the data where RECBOOK_DATA is unset
+SEED = 0  # of the embedded shop that the book shows
+
+
+def data_name() -> str:
+    """`"embedded shop"`, or the path or name that RECBOOK_DATA gives."""
+    return os.environ.get("RECBOOK_DATA") or EMBEDDED_SHOP
+
+
+def embedded() -> bool:
+    """Whether the chapters run on the embedded shop, where the truth is known."""
+    return data_name() == EMBEDDED_SHOP
+
+
+@lru_cache(maxsize=1)
+def the_shop() -> shop.Shop:
+    """The embedded shop of the book: receipts, true catalogue, shoppers. A few seconds, then kept in memory."""
+    return shop.simulate(seed=SEED)
+
+
+def raw_receipts() -> pd.DataFrame:
+    """The raw receipts that the chapters run on: the embedded shop's, or those of RECBOOK_DATA."""
+    return _raw(data_name(), _date_format())
+
+
+def cleaned() -> rc.Cleaned:
+    """The receipts that the chapters run on, cleaned: `.receipts`, `.removed`, `.audit`. Kept until they are others."""
+    return _cleaned(data_name(), _date_format(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE)
+
+
+@lru_cache(maxsize=1)
+def _cleaned(name: str, date_format: str | None, product_code: str) -> rc.Cleaned:
+    return rc.clean(_raw(name, date_format), product_code)
+
+
+def _raw(name: str, date_format: str | None) -> pd.DataFrame:
+    return the_shop().receipts.copy() if name == EMBEDDED_SHOP else load_receipts(name, date_format)
+
+
+def _date_format() -> str | None:
+    return os.environ.get("RECBOOK_DATE_FORMAT") or None
+
+
+def embeddings(model: str = PACKAGED_MODEL) -> tuple[np.ndarray, np.ndarray]:
+    """The catalogue as vectors: codes (products,) str, sorted, and float32 unit rows (products, d) of their texts.
+
+    Kept as an artifact; other descriptions, codes or another model are encoded anew. `model` as in `embeddings.encode`.
+    """
+    texts = rc.descriptions(cleaned().receipts)
+    listed = hashlib.sha256(json.dumps(list(texts.items())).encode()).hexdigest()
+    made_of = {
+        "texts": listed,
+        "model": model,
+        "weights": WEIGHTS_SHA256 if model == PACKAGED_MODEL else model,
+        "format": 1,
+    }
+    vectors = artifact(
+        "embeddings",
+        made_of,
+        make=lambda folder: np.save(folder / "vectors.npy", encode(list(texts.values()), model), allow_pickle=False),
+        load=lambda folder: np.load(folder / "vectors.npy", allow_pickle=False),
+    )
+    return np.array(list(texts), dtype=str), vectors
+
+
+# --- The language model of Part II -------------------------------------------------------------------------------
+
+TEXT_TOKENS = 2048  # tokens at most that are learned from the shop's text
+# How the language model is trained at each scale: a minute on two cores, minutes on one T4, on one large GPU.
+GPT_TRAINING = {
+    "laptop": dict(steps=400, batch=32, warmup=40, evaluate_every=40, save_every=100),
+    "colab": dict(steps=2000, batch=64, warmup=200, evaluate_every=100, save_every=200),
+    "full": dict(steps=4000, batch=128, warmup=400, evaluate_every=200, save_every=400),
+}
+# The highest learning rates, with Muon for the matrices, and with AdamW alone where PyTorch has no Muon. The laptop's
+# were chosen on validation; a wider model wants smaller ones, and those of the larger scales are guesses from there.
+WITH_MUON = {
+    "laptop": dict(learning_rate=0.02, matrix_learning_rate=0.04),
+    "colab": dict(learning_rate=0.01, matrix_learning_rate=0.02),
+    "full": dict(learning_rate=0.003, matrix_learning_rate=0.02),
+}
+WITHOUT_MUON = {"laptop": 3e-3, "colab": 1e-3, "full": 6e-4}
+CARDS = 5  # times that the model reads each card: a product has one card, and stands in hundreds of baskets
+ANSWER_POSITIONS = 256  # positions that a request, what was found for it, and the answer may take
+ASSISTANT_BASE = dict(
+    steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250
+)  # at laptop scale; others as above
+ASSISTANT_LISTS, ASSISTANT_SAYINGS, ASSISTANT_CARDS = (
+    12_000,
+    1500,
+    3,
+)  # how many of each, or how often, the narrator reads
+GOODS_COUNTED = (
+    900  # products that the last two lines are for: a larger catalogue takes more lists and steps, in proportion
+)
+HELD_OUT = 0.2  # share of the goods that the narrator is not taught to answer about
+NARRATOR_BASE = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250)  # at laptop scale
+NARRATOR_PROMPTS, NARRATOR_SENTENCES, NARRATOR_CARDS = (
+    9000,
+    12_000,
+    2,
+)  # how many of each, or how often, the storyteller reads
+SOME_BLOCKS = 128  # windows of the validation text that are looked at while training goes on
+
+
+def model_scale() -> str:
+    """The scale that RECBOOK_SCALE names; ValueError if there is none of that name."""
+    name = os.environ.get("RECBOOK_SCALE") or "laptop"
+    if name not in GPT_TRAINING:
+        raise ValueError(f"RECBOOK_SCALE is {name!r}; the scales are {', '.join(GPT_TRAINING)}")
+    return name
+
+
+def known_receipts() -> pd.DataFrame:
+    """The cleaned receipts before the cut: all that a model may learn from."""
+    receipts = cleaned().receipts
+    return receipts[receipts["date"] < evaluation.default_cut(receipts)]
+
+
+def vocabulary():
+    """The shop's `tokens.Vocabulary`: its text (GPT-2's at full scale), and a token for every product sold so far."""
+    from recbook.tokens import documents
+    from recbook.tokens import vocabulary as token_vocabulary
+    from recbook.tokens.vocabulary import Vocabulary, gpt2_ranks
+
+    receipts, gpt2 = known_receipts(), model_scale() == "full"
+    made_of = {
+        "receipts": schema.receipts_fingerprint(receipts),
+        "gpt2": gpt2,
+        "words": TEXT_TOKENS,
+        "code": _code(documents, token_vocabulary),
+    }
+
+    def make(folder):
+        if gpt2:
+            names = Vocabulary(gpt2_ranks(), sorted(receipts["code"].unique()))
+        else:
+            names = documents.build_vocabulary(receipts, TEXT_TOKENS)
+        names.save(folder / "vocabulary.json")
+
+    return artifact("vocabulary", made_of, make, load=lambda folder: Vocabulary.load(folder / "vocabulary.json"))
+
+
+def token_files() -> tuple[np.ndarray, np.ndarray]:
+    """What the language model reads, as memory-mapped ids: to learn from, (tokens,), and to be judged on, (tokens,).
+
+    To learn from: cards (several times), baskets and narratives of the receipts before the cut. To be judged on: the
+    baskets after it.
+    """
+    from recbook.tokens import documents
+    from recbook.tokens import files as token_files_module
+    from recbook.tokens.files import read_tokens, write_tokens
+
+    known, names = known_receipts(), vocabulary()
+    later = cleaned().receipts.drop(known.index)
+    receipts = [schema.receipts_fingerprint(known), schema.receipts_fingerprint(later)]
+    made_of = {
+        "receipts": receipts, "vocabulary": names.fingerprint, "cards": CARDS, "code": _code(documents, token_files_module)
+    }  # fmt: skip
+
+    def make(folder):
+        kinds = [documents.product_cards] * CARDS + [documents.basket_documents, documents.shopper_narratives]
+        write_tokens(folder / "train.tokens", (document for kind in kinds for document in kind(known, names)), names)
+        write_tokens(folder / "validation.tokens", documents.basket_documents(later, names), names)
+
+    def load(folder):
+        return read_tokens(folder / "train.tokens", names), read_tokens(folder / "validation.tokens", names)
+
+    return artifact("token files", made_of, make, load)
+
+
+def language_model():
+    """The GPT of the shop's scale, trained on its documents, in evaluation mode, and its metrics as it learned.
+
+    Killed while it learns, it goes on where it was the next time. On the GPU where there is one.
+    """
+    from recbook.gpt.config import GPT_PRESETS, GPTConfig
+
+    config = GPTConfig(len(vocabulary()), **GPT_PRESETS[model_scale()])
+    return _trained("language model", token_files(), config, GPT_TRAINING[model_scale()])
+
+
+def assistant_base():
+    """The base that Part III teaches to answer: a GPT that has read `primer` too, and its metrics, kept alike.
+
+    It has no validation text of its own: its metrics tell the loss on what it learned from.
+    """
+    return _primed("narrator", _narrator_file(), ASSISTANT_BASE)
+
+
+def _primed(name: str, reading: np.ndarray, plan: dict):
+    """A GPT with room for an answer, trained on that text; at laptop scale by the plan, longer for more goods."""
+    from recbook.gpt.config import GPT_PRESETS, GPTConfig
+
+    sizes, how = dict(GPT_PRESETS[model_scale()]), GPT_TRAINING[model_scale()]
+    sizes["context"] = max(ANSWER_POSITIONS, sizes["context"])
+    if model_scale() == "laptop":
+        how = plan | {"steps": plan["steps"] * _times_larger(goods())}
+    return _trained(name, (reading,) * 2, GPTConfig(len(vocabulary()), **sizes), how)
+
+
+def _narrator_file() -> np.ndarray:
+    """What the narrator reads, (tokens,): cards, narratives, lists said again, sayings about goods to learn from."""
+    from recbook.lora import instructions, pretraining
+    from recbook.tokens import documents
+    from recbook.tokens import files as token_files_module
+    from recbook.tokens.files import read_tokens, write_tokens
+
+    known, names, table = known_receipts(), vocabulary(), goods()
+    learned, _ = instructions.split_goods(table, HELD_OUT, SEED)
+    lists = ASSISTANT_LISTS * _times_larger(table)
+    numbers = [ASSISTANT_CARDS, lists, ASSISTANT_SAYINGS, HELD_OUT]
+    made_of = {
+        "receipts": schema.receipts_fingerprint(known), "vocabulary": names.fingerprint, "numbers": numbers, "embedded": embedded(),
+        "code": _code(documents, instructions, pretraining, token_files_module) + json.dumps(instructions.phrases()),
+    }  # fmt: skip
+
+    def make(folder):
+        kinds = [documents.product_cards] * ASSISTANT_CARDS + [documents.shopper_narratives]
+        read = [document for kind in kinds for document in kind(known, names)]
+        primed = [
+            *pretraining.copy_task_lists(table, lists, SEED),
+            *pretraining.answer_fragments(learned, ASSISTANT_SAYINGS, SEED),
+        ]
+        write_tokens(
+            folder / "narrator.tokens", read + [documents.encode_document(parts, names) for parts in primed], names
+        )
+
+    return artifact(
+        "narrator's reading", made_of, make, load=lambda folder: read_tokens(folder / "narrator.tokens", names)
+    )
+
+
+def fact_store():
+    """What the receipts before the cut tell of shoppers and products: a `ledger.Ledger`."""
+    from recbook.narratives.fact_store import FactStore
+
+    truth = the_shop().products if embedded() else None
+    return FactStore(known_receipts(), evaluation.default_cut(cleaned().receipts), truth)
+
+
+def narrator_base():
+    """The base that Chapter 13 teaches to explain: a GPT that has read sheets of facts, and its metrics, kept alike.
+
+    It has no validation text of its own: its metrics tell the loss on what it learned from.
+    """
+    return _primed("storyteller", _storyteller_file(), NARRATOR_BASE)
+
+
+def _storyteller_file() -> np.ndarray:
+    """What the storyteller reads, (tokens,): cards, sheets of invented facts said again, single sentences.
+
+    The sheets name all goods, so that all names are read; no sentence is about those that are held out.
+    """
+    from recbook.narratives import fact_store as fact_stores
+    from recbook.narratives import facts as narrative_facts
+    from recbook.narratives import pretraining as narrative_pretraining
+    from recbook.narratives import templates
+    from recbook.narratives.fact_store import split_facts
+    from recbook.narratives.templates import sentence_templates
+    from recbook.tokens import documents
+    from recbook.tokens import files as token_files_module
+    from recbook.tokens.files import read_tokens, write_tokens
+
+    known, names, larger = known_receipts(), vocabulary(), _times_larger(goods())
+    made_of = {
+        "receipts": schema.receipts_fingerprint(known), "vocabulary": names.fingerprint, "embedded": embedded(),
+        "numbers": [NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES, HELD_OUT],
+        "code": _code(documents, narrative_facts, fact_stores, narrative_pretraining, templates, token_files_module) + json.dumps(sentence_templates()),
+    }  # fmt: skip
+
+    def make(folder):
+        book, numbers = fact_store(), (NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES)
+        learned, _ = split_facts(book, HELD_OUT, SEED)
+        read = narrative_pretraining.pretraining_corpus(known, book, names, numbers, SEED, learned.products)
+        write_tokens(folder / "storyteller.tokens", read, names)
+
+    def load(folder):
+        return read_tokens(folder / "storyteller.tokens", names)
+
+    return artifact("storyteller's reading", made_of, make, load)
+
+
+def _times_larger(table: pd.DataFrame) -> int:
+    return max(1, round(len(table) / GOODS_COUNTED))
+
+
+def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict):
+    """A GPT trained on the first of two token streams and looked at on the second, and its metrics: kept."""
+    import torch
+    from filelock import FileLock
+
+    from recbook.gpt import cross_entropy
+    from recbook.gpt import model as gpt_model
+    from recbook.gpt.model import GPT
+    from recbook.tokens import files as token_files_module
+    from recbook.tokens.files import TokenWindows
+    from recbook.training import checkpoints, distributed
+    from recbook.training import config as training_config
+    from recbook.training import loop as training_loop
+    from recbook.training.config import TrainingConfig
+    from recbook.training.loop import train, validation_loss
+
+    (learn, judge), scale = files, model_scale()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rates = WITH_MUON[scale] if hasattr(torch.optim, "Muon") else {"learning_rate": WITHOUT_MUON[scale]}
+    compiled = scale == "full" and device == "cuda" and find_spec("triton") is not None
+    settings = TrainingConfig(seed=SEED, compile=compiled, **how, **rates)
+    made_of = {
+        "text": [hashlib.sha256(np.ascontiguousarray(ids)).hexdigest() for ids in (learn, judge)],
+        "config": asdict(config), "settings": asdict(settings),
+        "code": _code(gpt_model, cross_entropy, training_config, distributed, training_loop, token_files_module),
+    }  # fmt: skip
+    run = home() / f"training-{digest(made_of)[:16]}"
+
+    def make(folder):
+        model = GPT(config, seed=SEED).to(device)
+        data = TokenWindows(learn, config.context)
+        some = TokenWindows(judge[: SOME_BLOCKS * config.context + 1], config.context)
+        metrics = train(model, data, settings, run, validate=lambda m: validation_loss(m, some))
+        checkpoints.save_gpt(model, folder)
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+    def load(folder):
+        return checkpoints.load_gpt(folder).to(device).eval(), json.loads((folder / "metrics.json").read_text())
+
+    home().mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{run}.lock"):  # a second chapter that needs the model waits for it, and loads it
+        kept = artifact(name, made_of, make, load)
+        shutil.rmtree(run, ignore_errors=True)  # only now: what is kept is whole
+    return kept
+
+
+def goods() -> pd.DataFrame:
+    """What can be asked for, `instructions.goods`: of the embedded shop by the truth, of others by the descriptions."""
+    from recbook.lora import instructions
+
+    return instructions.goods_table(known_receipts(), the_shop().products if embedded() else None)
+
+
+def basket_gpt(split: evaluation.Split | None = None):
+    """The `baskets.BasketGPT` of a split: of receipts before its cut, products that enough had. The default cut's."""
+    from recbook.baselines import models
+    from recbook.baskets import batches as basket_batches
+    from recbook.baskets import item_features as related_items
+    from recbook.baskets import log as interaction_logs
+    from recbook.baskets import model as basket_model
+    from recbook.baskets import network as basket_network
+    from recbook.baskets import shopper_features
+    from recbook.baskets.model import BasketGPT
+    from recbook.baskets.network import BasketGPTConfig
+    from recbook.gpt import model as gpt_model
+    from recbook.training import config as training_config
+    from recbook.training import loop as training_loop
+
+    counting, learning = (
+        (models, shopper_features, interaction_logs, related_items),
+        (basket_network, basket_model, gpt_model, training_config, basket_batches, training_loop),
+    )
+    if split is None:
+        receipts = cleaned().receipts
+        split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
+    settings = BasketGPTConfig()
+    made_of = {
+        "receipts": schema.receipts_fingerprint(split.receipts), "settings": asdict(settings) | {"parts": sorted(settings.parts)},
+        "encoder": WEIGHTS_SHA256,
+        "code": _code(*counting, *learning),
+    }  # fmt: skip
+    return artifact(
+        "basket model",
+        made_of,
+        make=lambda folder: BasketGPT.fit(split.receipts, settings).save(folder),
+        load=BasketGPT.load,
+    )
+
+
+def student(split: evaluation.Split | None = None):
+    """The distilled `baskets.BasketGPT` of a split, a quarter of its teacher's size or less. The default cut's.
+
+    The teacher is the blend of trees and `basket_gpt`; it labels histories that are cut short, as of the cut.
+    """
+    from recbook.baskets.model import BasketGPT
+    from recbook.distillation.student import STUDENT_CONFIG
+    from recbook.system.build import RecommenderConfig, fit_lambdarank, fit_student
+
+    if split is None:
+        receipts = cleaned().receipts
+        split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
+    model, sizes = basket_gpt(split), STUDENT_CONFIG
+    made_of = {"receipts": schema.receipts_fingerprint(split.receipts), "encoder": WEIGHTS_SHA256, "code": _package()}
+    made_of["settings"] = asdict(sizes) | {"parts": sorted(sizes.parts)}
+
+    def make(folder):
+        vectors = pd.DataFrame(encode(list(rc.descriptions(split.receipts).values())), index=split.codes)
+        ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig())
+        fit_student(split, model, ranker, vectors, sizes).save(folder)
+
+    return artifact("student", made_of, make, load=BasketGPT.load)
+
+
+def recommender():
+    """The whole `recommender.Recommender` of the receipts that the chapters run on, as of the day after the last."""
+    from recbook.system.build import RecommenderConfig
+    from recbook.system.recommender import Recommender
+
+    settings, product_code = RecommenderConfig(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE
+    made_of = {
+        "receipts": schema.receipts_fingerprint(cleaned().receipts),
+        "encoder": WEIGHTS_SHA256,
+        "code": _package(),
+    }
+    made_of["settings"] = settings.numbers()
+
+    def make(folder):
+        Recommender.build(raw_receipts(), settings, product_code).save(folder / "shop")
+
+    return artifact("recommender", made_of, make, load=lambda folder: Recommender.load(folder / "shop"))
+
+
+def _code(*modules) -> str:
+    """A hash of the modules' source: what they make counts as made by them as they are."""
+    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
+
+
+def _package() -> str:
+    """A hash of the whole package: what is made by so much of it counts as made by all of it."""
+    parts = [part for part in files("recbook").iterdir() if part.name.endswith((".py", ".json"))]
+    return hashlib.sha256(b"".join(part.read_bytes() for part in sorted(parts, key=lambda part: part.name))).hexdigest()

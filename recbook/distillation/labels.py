@@ -1,0 +1,262 @@
+"""Labels: what a teacher recommends to histories, kept as JSON Lines, for a student to learn from.
+
+One line is one question: what somebody had bought by a day, what the teacher recommends then, best first, with its
+scores, and, where it is known, what they bought next. Anything that ranks can be the teacher: trees, a GPT, a blend of
+both, a language model behind an address. A true basket exists for those who came back; a label exists for everybody.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbook.baselines.evaluation import Split
+from recbook.baskets.log import DAY, InteractionLog, log_with_openings
+from recbook.ranking.candidates import Requests, Snapshot, requests_of
+from recbook.ranking.features import CandidateFeatures
+from recbook.ranking.lambdarank import LambdaRank, propose_candidates
+from recbook.ranking.rankers import Ranker, Shopper, rank_candidates
+from recbook.storage import whole_file
+from recbook.tokens.documents import Control, Document, Product, sentence_case
+
+HISTORY_FIELD, ASKED_FIELD, LISTED_FIELD, SCORES_FIELD, ACTION_FIELD = (
+    "user_browsing_history", "asked", "llm_recommendations", "scores", "user_action"
+)  # fmt: skip
+COUNTRY_FIELD, VIEWED_FIELD, ADDED_FIELD = "country", "user_viewed", "user_added"  # may be missing
+RECOMMENDATIONS_KEPT = 50  # recommendations of a label
+CANDIDATES_LABELLED = 400  # candidates that are looked at for them
+LABELLED_AT_ONCE = 512  # shoppers that are labelled at once: a few hundred MB
+
+
+@dataclass(frozen=True)
+class Label:
+    """A question and what the teacher answers."""
+
+    history: list[tuple[pd.Timestamp, list[str]]]  # baskets, oldest first: when, and the codes
+    asked: pd.Timestamp
+    recommendations: list[str]  # codes, best first
+    scores: list[float]  # of the recommendations, never rising
+    action: list[str] | None = None  # codes that were bought next; None: not known
+    country: str = ""
+    viewed: tuple[str, ...] = ()  # codes; receipts know of none
+    added: tuple[str, ...] = ()  # codes put into a basket and not paid for; receipts know of none
+
+    @property
+    def shopper(self) -> Shopper:
+        """Who asks, as a ranker takes it."""
+        return Shopper(self.history, self.asked, self.country)
+
+
+# --- A teacher labels --------------------------------------------------------------------------------------------
+
+
+def label_requests(
+    ranker: Ranker, shoppers: Iterable[Shopper], candidates: Iterable[Sequence[str]], k: int = RECOMMENDATIONS_KEPT
+) -> list[Label]:
+    """One label a shopper: the k best of their candidates (codes), as any ranker orders them, one question at a time.
+
+    ValueError names a score that is not a number.
+    """
+    made = []
+    for shopper, codes in zip(shoppers, candidates, strict=True):
+        listed = rank_candidates(ranker, shopper, None, codes, k)
+        if not np.isfinite(listed["score"]).all():
+            raise ValueError(f"the teacher's scores of a shopper asked on {shopper.when} are not all finite numbers")
+        history = [(pd.Timestamp(date), list(basket)) for date, basket in shopper.history]
+        when = pd.Timestamp(shopper.when)
+        made.append(Label(history, when, listed["code"].tolist(), listed["score"].tolist(), None, shopper.country))
+    return made
+
+
+def label_snapshot(
+    ranker: LambdaRank,
+    signals: CandidateFeatures,
+    k: int = RECOMMENDATIONS_KEPT,
+    dropped: int = 0,
+    later: Split | None = None,
+) -> list[Label]:
+    """A label for everybody with a history at the moment of the signals, many at once, whether or not they came back.
+
+    `ranker` may have learned at other moments; where it trusts a GPT, the moment must have one. `dropped`: so many of
+    each one's last baskets are left out first, and those who have no more are too: somebody they might have been.
+    `later`: the split of that moment, whose targets become the actions; only with none dropped.
+    """
+    if dropped and later is not None:
+        raise ValueError("what somebody bought next does not follow on a history that was cut short: leave `later` out")
+    moment, bought, made = signals.moment, _bought(later), []
+    codes = moment.catalogue.codes
+    for who, customers in _askers(moment, dropped):
+        candidates = propose_candidates(signals, who, CANDIDATES_LABELLED)
+        scores = ranker.predict(signals.table(who, candidates, moment.gpt(who)))
+        scores = np.where(candidates >= 0, scores, -np.inf)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        listed, scores = (np.take_along_axis(each, order, axis=1) for each in (candidates, scores))
+        for row, history in enumerate(_histories(who.log, codes)):
+            there, action = listed[row] >= 0, bought.get(int(customers[row]))
+            made.append(
+                Label(history, moment.cut, codes[listed[row, there]].tolist(), scores[row, there].tolist(), action)
+            )
+    return made
+
+
+def _askers(moment: Snapshot, dropped: int) -> Iterator[tuple[Requests, np.ndarray]]:
+    """Everybody with more than so many baskets, without the last of them, some at a time; and their numbers."""
+    log, day = moment.log, (moment.cut - moment.log.origin) / DAY
+    last = np.append(np.flatnonzero(np.diff(log.first)), len(log.first) - 1)  # each shopper's last basket
+    left = np.repeat(last, np.diff(last, prepend=-1)) - np.arange(len(log.first)) >= dropped
+    owners = np.unique(log.first[left])
+    for begin in range(0, len(owners), LABELLED_AT_ONCE):
+        some = owners[begin : begin + LABELLED_AT_ONCE]
+        yield requests_of(log_with_openings(log, left & np.isin(log.first, some), day)), moment.customer[some]
+
+
+def _bought(split: Split | None) -> dict[int, list[str]]:
+    """What each judged shopper bought next."""
+    if split is None:
+        return {}
+    rows = range(len(split.shoppers))
+    return {int(split.shoppers[row]): split.codes[split.targets[[row]].indices].tolist() for row in rows}
+
+
+def _histories(log: InteractionLog, codes: np.ndarray) -> list[list[tuple[pd.Timestamp, list[str]]]]:
+    """The baskets of every shopper of a log, but for the empty last one of each."""
+    made: dict[int, list] = {}
+    dates = (log.origin + pd.to_timedelta(log.days, unit="D")).round("s")
+    for basket, (first, date) in enumerate(zip(log.first.tolist(), dates, strict=True)):
+        items = log.items[log.starts[basket] : log.starts[basket + 1]]
+        made.setdefault(first, []).append((date, codes[items].tolist()))
+    return [history[:-1] for history in made.values()]
+
+
+# --- On disk -----------------------------------------------------------------------------------------------------
+
+
+def write_labels(path: str | Path, labels: Iterable[Label]) -> int:
+    """Write labels as JSON Lines, whole or not at all; returns how many."""
+    count = 0
+    with whole_file(path) as file:
+        for label in labels:
+            file.write((json.dumps(_line(label), allow_nan=False) + "\n").encode())
+            count += 1
+    return count
+
+
+def _line(label: Label) -> dict[str, Any]:
+    line = {
+        HISTORY_FIELD: [[date.isoformat(), codes] for date, codes in label.history],
+        ASKED_FIELD: label.asked.isoformat(),
+    }
+    line |= {LISTED_FIELD: label.recommendations, SCORES_FIELD: label.scores, ACTION_FIELD: label.action}
+    more = {COUNTRY_FIELD: label.country, VIEWED_FIELD: list(label.viewed), ADDED_FIELD: list(label.added)}
+    return line | {name: value for name, value in more.items() if value}
+
+
+def read_labels(path: str | Path, products: Collection[str] | None = None) -> list[Label]:
+    """The labels of a file that `write` made, or somebody else, line after line.
+
+    `products`: all codes that may occur, if they are to be checked. ValueError names the line and field, what is wrong
+    with it, and what to do.
+    """
+    known, made = None if products is None else frozenset(map(str, products)), []
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    made.append(_label(line, known))
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {number}: {error}") from error
+    return made
+
+
+def _label(line: str, known: frozenset[str] | None) -> Label:
+    """The label of one line; ValueError says which field is wrong, how, and what to do."""
+    try:
+        told = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is not JSON ({error}); write one object a line, with nothing around it") from error
+    if not isinstance(told, dict):
+        raise ValueError(f"this is a {type(told).__name__}; write one JSON object a line, in braces")
+    if missing := [name for name in (HISTORY_FIELD, ASKED_FIELD, LISTED_FIELD, SCORES_FIELD) if name not in told]:
+        raise ValueError(
+            f"{missing[0]} is missing; every line needs {HISTORY_FIELD}, {ASKED_FIELD}, {LISTED_FIELD} and {SCORES_FIELD}"
+        )
+    when = _date(told[ASKED_FIELD], ASKED_FIELD)
+    history = _history(told[HISTORY_FIELD], when, known)
+    listed, scores = _codes(told[LISTED_FIELD], LISTED_FIELD, known), _scores(told[SCORES_FIELD])
+    if not listed or len(listed) != len(scores):
+        raise ValueError(
+            f"{LISTED_FIELD} holds {len(listed)} and {SCORES_FIELD} {len(scores)}: give one or more, and as many"
+        )
+    if len(set(listed)) < len(listed):
+        again = next(code for place, code in enumerate(listed) if code in listed[:place])
+        raise ValueError(f"{LISTED_FIELD} names {again!r} twice; keep its first place alone")
+    action = None if told.get(ACTION_FIELD) is None else _codes(told[ACTION_FIELD], ACTION_FIELD, known)
+    more = [tuple(_codes(told.get(name, []), name, known)) for name in (VIEWED_FIELD, ADDED_FIELD)]
+    return Label(history, when, listed, scores, action, str(told.get(COUNTRY_FIELD) or ""), *more)
+
+
+def _date(value: Any, field: str) -> pd.Timestamp:
+    try:
+        date = pd.Timestamp(value) if isinstance(value, str) else pd.NaT
+    except ValueError:
+        date = pd.NaT
+    if pd.isna(date) or date.tzinfo is not None:
+        raise ValueError(f'{field} has {value!r} for a date; write it like "2011-11-09", in the time of the shop')
+    return date
+
+
+def _codes(value: Any, field: str, known: frozenset[str] | None) -> list[str]:
+    if not isinstance(value, list) or any(not isinstance(code, str) for code in value):
+        raise ValueError(f'{field} is no list of codes; write ["85123A", "22423"]')
+    if known is not None and (strange := [code for code in value if code not in known]):
+        raise ValueError(f"{field} names {strange[0]!r}, which the catalogue lacks; leave it out, or fit on more")
+    return value
+
+
+def _history(value: Any, when: pd.Timestamp, known: frozenset[str] | None) -> list[tuple[pd.Timestamp, list[str]]]:
+    if not isinstance(value, list) or any(not isinstance(basket, list) or len(basket) != 2 for basket in value):
+        raise ValueError(f'{HISTORY_FIELD} is no list of pairs; write [["2011-11-02", ["85123A", "22423"]], …]')
+    history = [(_date(date, HISTORY_FIELD), _codes(codes, HISTORY_FIELD, known)) for date, codes in value]
+    dates = [date for date, _ in history]
+    if dates != sorted(dates) or dates and dates[-1] > when:
+        raise ValueError(f"{HISTORY_FIELD} is out of order; put the oldest basket first, and none after {ASKED_FIELD}")
+    return history
+
+
+def _scores(value: Any) -> list[float]:
+    numbers = isinstance(value, list) and all(isinstance(s, int | float) and not isinstance(s, bool) for s in value)
+    if not numbers or not np.isfinite(value).all():
+        raise ValueError(f"{SCORES_FIELD} is no list of finite numbers; leave out what has none")
+    if (np.diff(value) > 0).any():
+        raise ValueError(
+            f"{SCORES_FIELD} rises after place {int(np.argmax(np.diff(value) > 0)) + 1}; sort both, best first"
+        )
+    return [float(score) for score in value]
+
+
+# --- As text -----------------------------------------------------------------------------------------------------
+
+
+def label_documents(label: Label, names: dict[str, str], most: int = 20, k: int = 5) -> tuple[Document, Document]:
+    """A label as text to learn from: "User viewed …, added …, purchased …" and "Recommend: …", a prompt and an answer.
+
+    `names` are descriptions by code; told are the `most` products of each kind that came last, answered the first `k`.
+    What was never logged is not told: receipts know purchases only. `pairs.encoded` makes batches of such pairs.
+    """
+    bought = list(dict.fromkeys(code for _, codes in reversed(label.history) for code in reversed(codes)))[:most]
+    prompt: Document = [Control("<|shopper|>"), " User"]
+    told = {"viewed": label.viewed[-most:], "added": label.added[-most:], "purchased": bought[::-1]}
+    for verb, codes in told.items():
+        if codes:
+            prompt += [f"{',' if len(prompt) > 2 else ''} {verb}", *_named(codes, names)]
+    prompt += [" is new." if len(prompt) == 2 else ".", Control("<|answer|>")]
+    return prompt, [" Recommend:", *_named(label.recommendations[:k], names), "."]
+
+
+def _named(codes: Iterable[str], names: dict[str, str]) -> Iterator[str | Product]:
+    for place, code in enumerate(codes):
+        yield from (*([";"] if place else []), Product(code), f" {sentence_case(names.get(code, code))}")

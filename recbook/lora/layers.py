@@ -1,0 +1,252 @@
+"""Low-rank adapters: a few trained numbers beside frozen matrices, kept apart, switched, merged, taken away again.
+
+A frozen layer x W' + b gets a second, narrow way: x A' B' times alpha / rank, with A (rank, in) and B (out, rank). B
+starts at zero, so an adapter begins as no change at all. Several may stand on one base; one is in use, or none.
+Hu et al. (2022).
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ALL_TARGETS = ("query_key_value", "output", "expand", "contract")  # every matrix inside a block
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """The shape of an adapter."""
+
+    rank: int = 16
+    alpha: float = 32.0  # what the adapter adds is scaled by alpha / rank
+    dropout: float = 0.0  # share of an adapter's inputs dropped in training
+    targets: tuple[str, ...] = ALL_TARGETS  # the layers it adapts, by the last part of their names
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(self.targets))
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
+            raise ValueError(f"rank is at least 1, alpha above 0, dropout from 0 to below 1, some targets: {self}")
+
+    @property
+    def scale(self) -> float:
+        """What A and B's product is multiplied by."""
+        return self.alpha / self.rank
+
+
+DEFAULT_LORA = LoRAConfig()
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer `base` with adapters beside it: A (rank, in) and B (out, rank) by the adapter's name."""
+
+    def __init__(self, base: nn.Module):
+        """`base` has in_features and out_features, whatever its weights are made of: floats, or codes of four bits."""
+        super().__init__()
+        self.base, self.in_features, self.out_features = base, base.in_features, base.out_features
+        self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
+        self.settings: dict[str, LoRAConfig] = {}
+        self.used: str | None = None
+        self.merged: str | None = None
+        self.plain: Tensor | None = None  # the base's weight, while an adapter is merged into it
+
+    def add(self, name: str, settings: LoRAConfig, generator: torch.Generator) -> None:
+        """A new adapter: A uniform as PyTorch's linear layers are, B zero; in the base's type of floats."""
+        like = next(tensor for tensor in self.base.state_dict().values() if tensor.is_floating_point())
+        A = (2 * torch.rand(settings.rank, self.in_features, generator=generator) - 1) / math.sqrt(self.in_features)
+        self.A[name] = nn.Parameter(A.to(like))
+        self.B[name] = nn.Parameter(torch.zeros(self.out_features, settings.rank).to(like))
+        self.settings[name] = settings
+
+    def delta(self, name: str) -> Tensor:
+        """What adapter `name` adds to the weight, (out, in)."""
+        return self.settings[name].scale * self.B[name] @ self.A[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, out)."""
+        y = self.base(x)
+        if self.used is None or self.merged is not None:
+            return y
+        settings = self.settings[self.used]
+        narrow = F.linear(F.dropout(x, settings.dropout, self.training), self.A[self.used])  # (…, in) -> (…, rank)
+        return y + settings.scale * F.linear(narrow, self.B[self.used])  # (…, rank) -> (…, out)
+
+
+# --- On a model --------------------------------------------------------------------------------------------------
+
+
+def add_adapter(
+    model: nn.Module, name: str = "default", settings: LoRAConfig = DEFAULT_LORA, seed: int = 0
+) -> nn.Module:
+    """Put a new adapter on a model, in place: it alone is trained and in use from now on, all else is frozen.
+
+    ValueError if the name is taken or cannot be one, if a target is no layer, or while an adapter is merged.
+    """
+    if not name or "." in name or hasattr(nn.ParameterDict(), name):  # it becomes an attribute of the layers
+        raise ValueError(f"an adapter cannot be called {name!r}: give a name without dots that PyTorch does not use")
+    if any(name in layer.settings for layer in adapted_layers(model).values()):
+        raise ValueError(f"there is an adapter {name!r} already: give another name, or remove it first")
+    check_not_merged(model)
+    wanted = target_layers(model, settings)
+    if missing := sorted(set(settings.targets) - {place.split(".")[-1] for place in wanted}):
+        there = sorted({place.split(".")[-1] for place in _linear(model)})
+        raise ValueError(f"no linear layer is called {', '.join(missing)}; this model has {', '.join(there)}")
+    generator = torch.Generator().manual_seed(seed)
+    for place, layer in wanted.items():
+        adapted = layer if isinstance(layer, LoRALinear) else LoRALinear(layer).train(layer.training)
+        adapted.add(name, settings, generator)
+        _put(model, place, adapted)
+    use_adapter(model, name)
+    return model
+
+
+def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """The adapted layers, by their names in the model."""
+    return {place: layer for place, layer in model.named_modules() if isinstance(layer, LoRALinear)}
+
+
+def target_layers(model: nn.Module, settings: LoRAConfig) -> dict[str, nn.Module]:
+    """The linear layers that an adapter of these settings adapts, by their names in the model."""
+    return {place: layer for place, layer in _linear(model).items() if place.split(".")[-1] in settings.targets}
+
+
+def use_adapter(model: nn.Module, name: str | None) -> None:
+    """Put adapter `name` in use, or none, and let it alone be trained: as quick as a request, no weight moves.
+
+    ValueError if there is no such adapter, or while one is merged.
+    """
+    check_not_merged(model)
+    if name is not None:
+        check_known(model, name)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for layer in adapted_layers(model).values():
+        layer.used = name if name in layer.settings else None
+        for matrix in (layer.A, layer.B) if layer.used else ():
+            matrix[name].requires_grad_(True)
+
+
+def remove_adapter(model: nn.Module, name: str) -> None:
+    """Take adapter `name` away; a layer without any is the plain one again. Weights stay frozen or not as they are."""
+    check_not_merged(model)
+    check_known(model, name)
+    for place, layer in adapted_layers(model).items():
+        if name in layer.settings:
+            del layer.A[name], layer.B[name], layer.settings[name]
+            layer.used = None if layer.used == name else layer.used
+        if not layer.settings:
+            _put(model, place, layer.base)
+
+
+@torch.no_grad()
+def merge_adapter(model: nn.Module, name: str) -> None:
+    """Add adapter `name` into the frozen weights: the same outputs with no second way, as quick as the plain model.
+
+    The plain weights are kept aside until `unmerge`. ValueError for a base whose weights are codes: four bits cannot
+    hold the sum.
+    """
+    check_not_merged(model)
+    check_known(model, name)
+    for place, layer in adapted_layers(model).items():
+        if name in layer.settings and not isinstance(layer.base, nn.Linear):
+            raise ValueError(f"{place} is quantized: merge into the float32 model, and quantize the result")
+    for layer in adapted_layers(model).values():
+        if name in layer.settings:
+            layer.plain = layer.base.weight.clone()  # taking the sum apart again would leave other weights, by rounding
+            layer.base.weight += layer.delta(name)
+        layer.merged = name
+
+
+@torch.no_grad()
+def unmerge_adapter(model: nn.Module) -> None:
+    """Take the merged adapter out of the weights again, to the last bit, and put it in use beside them.
+
+    ValueError if none is merged.
+    """
+    name = _merged(model)
+    if name is None:
+        raise ValueError("no adapter is merged into the weights: merge(model, name) puts one there")
+    for layer in adapted_layers(model).values():
+        if layer.plain is not None:
+            layer.base.weight.copy_(layer.plain)
+        layer.merged = layer.plain = None
+    use_adapter(model, name)
+
+
+def merge_and_unload(model: nn.Module, name: str) -> nn.Module:
+    """Merge adapter `name` for good: plain layers again, still frozen, to be saved or quantized; no adapter is left."""
+    merge_adapter(model, name)
+    for place, layer in adapted_layers(model).items():
+        _put(model, place, layer.base)
+    return model
+
+
+def trained_parameters(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def adapter_parameters(model: nn.Module, settings: LoRAConfig = DEFAULT_LORA) -> int:
+    """How many numbers an adapter has, on paper: rank times (in + out), over all target layers."""
+    return sum(
+        settings.rank * (layer.in_features + layer.out_features) for layer in target_layers(model, settings).values()
+    )
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """sha256 of the frozen model's weights and their names, the same with adapters on it and without."""
+    digest = hashlib.sha256()
+    for place, tensor in sorted(_frozen(model)):
+        digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def check_known(model: nn.Module, name: str) -> None:
+    """ValueError if the model has no adapter of this name."""
+    known = sorted({each for layer in adapted_layers(model).values() for each in layer.settings})
+    if name not in known:
+        raise ValueError(f"there is no adapter {name!r} on this model; it has {', '.join(known) or 'none'}")
+
+
+def check_not_merged(model: nn.Module) -> None:
+    """ValueError while an adapter is merged into the weights."""
+    if (merged := _merged(model)) is not None:
+        raise ValueError(f"the adapter {merged!r} is merged into the weights: unmerge(model) first")
+
+
+# --- Inside ------------------------------------------------------------------------------------------------------
+
+
+def _put(model: nn.Module, place: str, layer: nn.Module) -> None:
+    parent, _, name = place.rpartition(".")
+    setattr(model.get_submodule(parent), name, layer)
+
+
+def _merged(model: nn.Module) -> str | None:
+    """The adapter that is merged into the weights, if one is: merging marks all layers."""
+    return next((layer.merged for layer in adapted_layers(model).values()), None)
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers, adapted or not, by name; what stands inside an adapted one is not counted again."""
+    adapted = tuple(f"{place}." for place in adapted_layers(model))
+    return {
+        place: layer
+        for place, layer in model.named_modules()
+        if hasattr(layer, "in_features") and not place.startswith(adapted)
+    }
+
+
+def _frozen(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of the model as it would be without adapters."""
+    adapted = tuple(adapted_layers(model))
+    for name, tensor in model.state_dict().items():
+        place = next((place for place in adapted if name.startswith(f"{place}.")), None)
+        if place is None:
+            yield name, tensor
+        elif name.startswith(f"{place}.base."):
+            yield f"{place}.{name.removeprefix(f'{place}.base.')}", tensor

@@ -1,0 +1,201 @@
+"""Weights held as codes and scales: what the layers of `quantized` multiply with.
+
+A store keeps codes and scales as buffers, so they are saved and moved with the module and nobody trains them. A product
+with a store is differentiable in what is multiplied; its backward pass makes the weights anew from the codes, a part at
+a time, instead of keeping them: that is how QLoRA trains beside a 4-bit base. Dettmers et al. (2023).
+"""
+
+from collections.abc import Iterator
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from recbook.quantization import formats
+from recbook.quantization.formats import DOUBLE_BLOCK, NF4_BLOCK
+
+MOST_NUMBERS_AT_ONCE = 2**19  # weights at most that are dequantized at a time: what a core's cache holds
+FEW_ROWS = 64  # rows up to which the int8 kernel beats making the weights anew
+
+
+class QuantizedWeight(nn.Module):
+    """A weight (rows, columns) as codes and scales. A new one is empty: `write` fills it, or a state_dict does."""
+
+    scheme: str
+
+    def __init__(self, rows: int, columns: int):
+        super().__init__()
+        self.shape = (rows, columns)
+
+    @classmethod
+    def of(cls, weight: Tensor) -> "QuantizedWeight":
+        """The store of a weight (rows, columns); ValueError if a number in it is not finite."""
+        with torch.device("meta"):
+            store = cls(*weight.shape)
+        store.write(weight)
+        return store
+
+    def write(self, weight: Tensor) -> None:
+        """Take the codes and the scales of a weight (rows, columns)."""
+        raise NotImplementedError
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """The dequantized rows of some tokens, (…,) int64 -> (…, columns), in the type of the scales."""
+        raise NotImplementedError
+
+    def dequantized(self) -> Tensor:
+        """The whole weight, (rows, columns), in the type of the scales."""
+        return self._between(self._all_scales(), 0, self.shape[0])
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Inner products with all rows, (…, columns) -> (…, rows), differentiable in x."""
+        return _Product.apply(x, self) if x.requires_grad and torch.is_grad_enabled() else self._product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The same without a gradient. The weights exist a part at a time."""
+        if self.shape[0] * self.shape[1] <= MOST_NUMBERS_AT_ONCE:
+            return F.linear(x, self.dequantized().to(x.dtype))
+        y = None  # made once: pieces kept between the weights would leave holes in memory as large as the weights
+        for first, end, weight in self._parts():
+            piece = F.linear(x, weight.to(x.dtype))
+            y = piece.new_empty(*x.shape[:-1], self.shape[0]) if y is None else y
+            y[..., first:end] = piece
+        return y
+
+    _product = product  # a kernel that multiplies with the codes takes its place where there is one
+
+    def back(self, grad: Tensor) -> Tensor:
+        """The gradient of x from that of the products, (…, rows) -> (…, columns)."""
+        return sum(grad[..., first:end] @ weight.to(grad.dtype) for first, end, weight in self._parts())
+
+    def _parts(self) -> Iterator[tuple[int, int, Tensor]]:
+        scales, (rows, columns) = self._all_scales(), self.shape
+        step = max(1, MOST_NUMBERS_AT_ONCE // columns)
+        for first in range(0, rows, step):
+            end = min(rows, first + step)
+            yield first, end, self._between(scales, first, end)
+
+    def _all_scales(self) -> Tensor:
+        raise NotImplementedError
+
+    def _between(self, scales: Tensor, first: int, end: int) -> Tensor:
+        """The dequantized rows from `first` to `end`, (end - first, columns)."""
+        raise NotImplementedError
+
+
+class _Product(torch.autograd.Function):
+    """x @ weight.T that remembers neither x nor the weight: its gradient needs the codes alone, which are there."""
+
+    @staticmethod
+    def forward(ctx, x, store):
+        ctx.store = store
+        return store.product(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return ctx.store.back(grad), None
+
+
+class Int8Weight(QuantizedWeight):
+    """A byte a weight, a scale a row."""
+
+    scheme = "int8"
+
+    def __init__(self, rows: int, columns: int):
+        """Empty codes int8 (rows, columns) and scales (rows, 1)."""
+        super().__init__(rows, columns)
+        self.register_buffer("codes", torch.empty(rows, columns, dtype=torch.int8))
+        self.register_buffer("scales", torch.empty(rows, 1))
+
+    def write(self, weight: Tensor) -> None:
+        """Take the codes and the scales of a weight (rows, columns)."""
+        self.codes, self.scales = formats.int8(weight, "row")
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """The dequantized rows of some tokens, (…,) int64 -> (…, columns)."""
+        return self.codes[tokens].to(self.scales.dtype) * self.scales[tokens]
+
+    def _product(self, x: Tensor) -> Tensor:
+        count = x.numel() // self.shape[1]
+        if not (0 < count <= FEW_ROWS and has_int8_product(x)):
+            return self.product(x)
+        # With float32 input the same kernel is slower than a float32 product: in bfloat16 or not at all.
+        narrow = x.reshape(count, self.shape[1]).to(torch.bfloat16).contiguous()  # (…, columns) -> (n, columns)
+        y = torch._weight_int8pack_mm(narrow, self.codes, self.scales.flatten().to(torch.bfloat16))
+        return y.to(x.dtype).view(*x.shape[:-1], self.shape[0])
+
+    def _all_scales(self) -> Tensor:
+        return self.scales
+
+    def _between(self, scales: Tensor, first: int, end: int) -> Tensor:
+        return formats.from_int8(self.codes[first:end], scales[first:end])
+
+
+def has_int8_product(x: Tensor) -> bool:
+    """Whether PyTorch multiplies x (…, C) with int8 codes as they are: on a CPU, x of a type that bfloat16 stands for.
+
+    And C a multiple of 16: for others PyTorch 2.13 reads beyond the row's end, and gives nonsense or crashes.
+    """
+    fits = x.dtype in (torch.float32, torch.bfloat16) and x.shape[-1] % 16 == 0
+    return fits and x.device.type == "cpu" and hasattr(torch, "_weight_int8pack_mm")
+
+
+class NF4Weight(QuantizedWeight):
+    """Half a byte a weight, and a scale for each 64 of them."""
+
+    scheme = "nf4"
+
+    def __init__(self, rows: int, columns: int):
+        """Empty codes uint8 (ceil(n / 2),) and scales (ceil(n / 64),), over all n weights in a row."""
+        super().__init__(rows, columns)
+        self.register_buffer("codes", torch.empty(ceil(rows * columns / 2), dtype=torch.uint8))
+        self._make_scales(ceil(rows * columns / NF4_BLOCK))
+
+    def _make_scales(self, blocks: int) -> None:
+        self.register_buffer("absmax", torch.empty(blocks))
+
+    def write(self, weight: Tensor) -> None:
+        """Take the codes and the scales of a weight (rows, columns)."""
+        self.codes, self.absmax = formats.nf4(weight)
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """The dequantized rows of some tokens, (…,) int64 -> (…, columns)."""
+        columns, scales = self.shape[1], self._all_scales()
+        place = tokens[..., None] * columns + torch.arange(columns, device=tokens.device)  # (…,) -> (…, columns)
+        code = (self.codes[place // 2] >> (4 * (1 - place % 2)).to(torch.uint8)) & 15
+        return formats.NF4_LEVELS.to(scales)[code.long()] * scales[place // NF4_BLOCK]
+
+    def _all_scales(self) -> Tensor:
+        return self.absmax
+
+    def _between(self, scales: Tensor, first: int, end: int) -> Tensor:
+        columns = self.shape[1]
+        start, stop = first * columns // NF4_BLOCK * NF4_BLOCK, end * columns  # blocks need not begin where rows do
+        codes, scales = self.codes[start // 2 : ceil(stop / 2)], scales[start // NF4_BLOCK : ceil(stop / NF4_BLOCK)]
+        flat = formats.from_nf4(codes, scales, (stop - start,))
+        return flat[first * columns - start :].view(end - first, columns)
+
+
+class DoubleNF4Weight(NF4Weight):
+    """The same, the scales themselves in a byte."""
+
+    scheme = "nf4-double"
+
+    def _make_scales(self, blocks: int) -> None:
+        self.register_buffer("absmax", torch.empty(blocks, dtype=torch.int8))
+        self.register_buffer("steps", torch.empty(ceil(blocks / DOUBLE_BLOCK)))
+        self.register_buffer("mean", torch.empty(1))
+
+    def write(self, weight: Tensor) -> None:
+        """Take the codes and the scales of a weight (rows, columns)."""
+        self.codes, absmax = formats.nf4(weight)
+        self.absmax, self.steps, self.mean = formats.double_quantize(absmax)
+
+    def _all_scales(self) -> Tensor:
+        return formats.from_double_quantized(self.absmax, self.steps, self.mean)
+
+
+WEIGHT_CLASSES = {store.scheme: store for store in (Int8Weight, NF4Weight, DoubleNF4Weight)}

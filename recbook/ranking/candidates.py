@@ -1,0 +1,198 @@
+"""Candidates: a few hundred products worth ranking, found by several channels that each see something else.
+
+A channel is a ranked list of columns of the catalogue for everybody who asks: what they bought, what goes with it, what
+sells now, what reads like it, what a typed text asks for, what the BasketGPT expects. The same code serves all shoppers
+of a split and one shopper at a counter.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recbook.baselines.evaluation import PARTS, Split
+from recbook.baselines.metrics import hits, rank, recall
+from recbook.baselines.models import popularity
+from recbook.baskets.catalogue import Catalogue
+from recbook.baskets.item_features import RELATED_FEATURES, ShopFeatures
+from recbook.baskets.log import (
+    DAY,
+    InteractionLog,
+    interaction_log,
+    log_of_histories,
+    log_with_openings,
+    prediction_points,
+)
+from recbook.baskets.model import BasketGPT
+from recbook.baskets.shopper_features import USER_ITEM_FEATURES, UserItemFeatures, user_features, user_item_features
+from recbook.cleaning.receipts import descriptions
+from recbook.embeddings import encoder
+from recbook.ranking.rankers import Shopper
+from recbook.search import queries
+from recbook.search.index import build_index, search_index
+
+HISTORY_CHANNEL, TOGETHER_CHANNEL, POPULAR_CHANNEL, PROFILE_CHANNEL = (
+    "history",
+    "bought together",
+    "popular lately",
+    "text profile",
+)
+QUERY_CHANNEL, GPT_CHANNEL = "text query", "basket GPT"
+LOOK_ONCE = 1e6  # days between two looks at what is bought together: only the one at the cut
+REQUESTS_AT_ONCE = 128  # questions that are answered at once: a few hundred MB
+LATELY = 14  # days that are lately: one, two and four weeks find about as much
+
+
+class Requests(NamedTuple):
+    """Those who ask, n of them: each has an empty basket at the end of what they bought."""
+
+    log: InteractionLog
+    rows: np.ndarray  # (n,) int64: the empty baskets
+    day: np.ndarray  # (n,) float64: when, since the log's origin
+    shopper: np.ndarray  # (n, len(clues.SHOPPER)) float32
+    bought: UserItemFeatures  # of n questions
+
+
+def requests_of(log: InteractionLog) -> Requests:
+    """What is known of those who ask, from a log in which each one's last basket is empty: see `histories.ending`."""
+    rows = np.flatnonzero(np.diff(log.first, append=-1))
+    questions = prediction_points(log, ahead=0, seed=0).take(rows)
+    return Requests(log, rows, questions.day, user_features(log, questions), user_item_features(log, questions))
+
+
+class Snapshot:
+    """A shop as of a cut: what can be asked about, what is known of it, and the channels that find candidates."""
+
+    def __init__(
+        self,
+        split: Split,
+        model: BasketGPT | None = None,
+        vectors: np.ndarray | None = None,
+        encode: Callable[[list[str]], np.ndarray] = encoder.encode,
+    ):
+        """From the receipts of a split, which end at its cut.
+
+        `model`: a BasketGPT of the same products for the channel of that name, or None for none. `vectors` (products,
+        d): unit rows that `encode` makes of the descriptions, if they are at hand. ValueError: a model of other ones.
+        """
+        texts = descriptions(split.receipts)
+        self.catalogue, self.cut, self.model, self.encode = Catalogue(texts), split.cut, model, encode
+        if model is not None and not np.array_equal(model.catalogue.codes, split.codes):
+            raise ValueError("the model was fitted on other products than those of the split: fit it on split.receipts")
+        self.vectors = encode(list(texts.values())) if vectors is None else vectors
+        self.index = build_index(split.codes, self.vectors)
+        self.log, self.customer = interaction_log(split.receipts, split.codes)
+        centred = self.vectors - self.vectors.mean(axis=0)  # what all descriptions share tells none from another
+        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+        self.knowledge = ShopFeatures(self.log, centred.astype(np.float32), LOOK_ONCE).latest()
+        self.popular = popularity(split, LATELY)[0] if len(split.shoppers) else np.zeros(len(split.codes), np.float32)
+
+    def of_split(self, split: Split) -> Requests:
+        """The judged shoppers of the split, in its order, asking at its cut."""
+        judged = np.isin(self.customer, split.shoppers)
+        return requests_of(log_with_openings(self.log, judged, (split.cut - self.log.origin) / DAY))
+
+    def at_counter(self, shoppers: Iterable[Shopper]) -> Requests:
+        """Shoppers as they stand at a counter. ValueError: asked before the cut, or a product that nobody knows."""
+        made = []
+        for shopper in shoppers:
+            day = (pd.Timestamp(shopper.when) - self.log.origin) / DAY
+            if day < self.knowledge.last_day - 1:
+                raise ValueError(f"asked on {shopper.when}, but the shop is known as of {self.cut:%Y-%m-%d}")
+            dated = self.catalogue.dated(shopper.history, day, self.log.origin, self.knowledge.rhythm)
+            made.append([*dated, (day, np.array([], np.int64))])
+        return requests_of(log_of_histories(made, len(self.catalogue.codes), self.log.origin))
+
+    def gpt(self, who: Requests) -> np.ndarray | None:
+        """The model's log-probabilities, (n, products) float32; None without a model."""
+        return None if self.model is None else self.model.scores(who.log, who.rows)
+
+    def channels(
+        self, who: Requests, k: int, gpt: np.ndarray | None = None, texts: Sequence[str] | None = None
+    ) -> dict:
+        """Lists by channel, each (n, k) int64 columns of the catalogue, best first, -1 where a list is shorter.
+
+        `gpt` (n, products) are the model's scores, for its channel; `texts`, one for each who asks, for the text query.
+        """
+        lists = {
+            HISTORY_CHANNEL: self._history(who, k),
+            TOGETHER_CHANNEL: self._together(who, k),
+            POPULAR_CHANNEL: np.tile(rank(self.popular[None], k), (len(who.rows), 1)),
+            PROFILE_CHANNEL: self._profile(who, k),
+        }
+        if texts is not None:
+            lists[QUERY_CHANNEL] = self._columns(queries.by_text(self.index, list(texts), self.encode, k).codes, k)
+        return lists if gpt is None else lists | {GPT_CHANNEL: rank(gpt, k)}
+
+    def _history(self, who: Requests, k: int) -> np.ndarray:
+        """By the purchases, each worth half after 120 days."""
+        products = len(self.catalogue.codes)
+        scores = _dense(who.bought, products, USER_ITEM_FEATURES.index("count, 120 days"))
+        return rank(scores, k, _dense(who.bought, products) > 0)
+
+    def _together(self, who: Requests, k: int) -> np.ndarray:
+        """By EASE, from what was bought and how long ago."""
+        parts = [np.full((0, k), -1)]
+        for rows in row_blocks(len(who.rows)):
+            known = self.knowledge.about(who.bought, rows, who.day[rows])
+            parts.append(rank(known.related[..., RELATED_FEATURES.index("EASE")], k))
+        return np.concatenate(parts)
+
+    def _profile(self, who: Requests, k: int) -> np.ndarray:
+        """By the index: the products whose descriptions are nearest to the mean of those bought; none, if none was."""
+        means = _dense(who.bought, len(self.catalogue.codes)) @ self.vectors
+        some, found = np.linalg.norm(means, axis=1) > 0, np.full((len(means), k), -1)
+        if some.any():
+            found[some] = self._columns(search_index(self.index, means[some], k).codes, k)
+        return found
+
+    def _columns(self, codes: np.ndarray, k: int) -> np.ndarray:
+        columns = np.searchsorted(self.catalogue.codes, codes.astype(str))
+        return np.pad(columns, ((0, 0), (0, k - columns.shape[1])), constant_values=-1)
+
+
+def row_blocks(number: int) -> list[np.ndarray]:
+    """0 to before `number`, in stretches that fit in memory."""
+    return [np.arange(start, min(start + REQUESTS_AT_ONCE, number)) for start in range(0, number, REQUESTS_AT_ONCE)]
+
+
+def _dense(bought: UserItemFeatures, products: int, clue: int | None = None) -> np.ndarray:
+    """One of the clues of what was bought, or a one for each, in a matrix (n, products) float32 of zeros."""
+    column = np.ones(len(bought.items), np.float32) if clue is None else bought.clues[:, clue]
+    return bought.matrix(column, np.arange(len(bought.starts) - 1), products).toarray()
+
+
+def interleave(lists: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """One list of several that take turns: the first of each, then the second of each, nothing twice.
+
+    The lists are (n, k_i) columns, -1 where one is shorter; the result is (n, size), -1 padded.
+    """
+    longest = max(ranking.shape[1] for ranking in lists)
+    padded = [np.pad(r, ((0, 0), (0, longest - r.shape[1])), constant_values=-1) for r in lists]
+    turns = np.stack(padded, axis=2).reshape(len(padded[0]), -1)  # (n, k, lists) -> (n, k * lists)
+    row = np.arange(len(turns))[:, None] * (turns.max(initial=0) + 1)
+    first = np.zeros(turns.size, bool)
+    there = np.flatnonzero(turns.ravel() >= 0)
+    first[there[np.unique((row + turns).ravel()[there], return_index=True)[1]]] = True
+    first = first.reshape(turns.shape)
+    place = first.cumsum(axis=1) - 1
+    kept = first & (place < size)
+    made = np.full((len(turns), size), -1)
+    made[np.nonzero(kept)[0], place[kept]] = turns[kept]
+    return made
+
+
+def candidate_recall(ranking: np.ndarray, split: Split, sizes: Sequence[int] = (50, 100, 200)) -> pd.DataFrame:
+    """The share of each shopper's targets among the first of their candidates: columns (part, "recall@50"), ….
+
+    Of all targets, of those bought before ("repeat"), of those not ("explore"); NaN where there are none. One list
+    serves all three parts: these are candidates, not recommendations. For `evaluation.summarise` and `paired`.
+    """
+    bought, targets = split.counts.toarray() > 0, split.targets.toarray()
+    wanted = dict(zip(PARTS, (targets, targets & bought, targets & ~bought), strict=True))
+    columns = {}
+    for part, of_part in wanted.items():
+        for size in sizes:
+            columns[part, f"recall@{size}"] = recall(hits(ranking[:, :size], of_part), of_part.sum(axis=1))
+    return pd.DataFrame(columns, index=pd.Index(split.shoppers, name="shopper"))

@@ -1,0 +1,80 @@
+"""What a list needs beside scores: products that go together instead of ten of a kind.
+
+"Embed what was looked at, take the nearest" answers a teapot with ten teapots. `Companions` knows what is bought along
+with it; `mmr` picks a list in which no product repeats another.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+LIFT_PRIOR = 20.0  # baskets, beside those counted: a pair that met once by luck stays below one that meets often
+UNLIKE_PENALTY = 1.0  # how much a description that is like that of the product seen counts against a companion
+
+
+def mmr(scores: np.ndarray, similarity: np.ndarray, k: int = 10, trade: float = 0.7) -> np.ndarray:
+    """The places of k candidates, picked one by one: each the best by score less likeness to those already picked.
+
+    scores (n,), similarity (n, n) -> (min(k, n),) int64. `trade` is the weight of the score, scaled to 0 … 1 over the
+    candidates; one less it that of the largest similarity to a pick. With `trade` 1 it is the order of the scores.
+    Source: Carbonell and Goldstein 1998, maximal marginal relevance. ValueError for a trade outside 0 … 1.
+    """
+    if not 0 <= trade <= 1:
+        raise ValueError(f"trade is {trade}: give a weight from 0 (only variety) to 1 (only scores)")
+    spread = np.ptp(scores) if len(scores) else 0.0
+    worth = trade * (scores - scores.min(initial=np.inf)) / (spread if spread > 0 else 1.0)
+    alike, picks = np.zeros(len(scores)), []
+    for place in range(min(k, len(scores))):
+        value = worth - (1 - trade) * alike
+        value[picks] = -np.inf
+        picks.append(int(value.argmax()))
+        newest = similarity[:, picks[-1]]
+        alike = np.maximum(alike, newest) if place else newest.astype(float)
+    return np.array(picks, dtype=np.int64)
+
+
+class Complements:
+    """Which products are in one basket more often than chance would have it."""
+
+    def __init__(self, receipts: pd.DataFrame, codes: Sequence[str], vectors: np.ndarray, prior: float = LIFT_PRIOR):
+        """Count the baskets of clean receipts. `vectors` (products, d): unit rows of the descriptions of `codes`."""
+        self.codes, self.vectors, self.prior = pd.Index(codes), vectors, prior
+        lines = receipts[receipts["code"].isin(self.codes)].drop_duplicates(["invoice", "code"])
+        basket, _ = pd.factorize(lines["invoice"])
+        column = self.codes.get_indexer(lines["code"])
+        shape = (basket.max(initial=-1) + 1, len(self.codes))
+        held = sparse.csr_matrix((np.ones(len(lines), np.float32), (basket, column)), shape)
+        self.together = (held.T @ held).tocsr()  # (products, products): baskets that hold both
+        self.sold, self.baskets = self.together.diagonal(), held.shape[0]  # (products,): baskets that hold it
+
+    def lift(self, code: str) -> np.ndarray:
+        """How much more often each product is in a basket with `code` than by chance: a log-ratio, (products,).
+
+        Both counts, of baskets that hold the pair and of those that chance would give, have `prior` added. KeyError
+        for a code that is not known.
+        """
+        if code not in self.codes:
+            raise KeyError(f"the product {code!r} is not among the {len(self.codes):,} whose baskets were counted")
+        place = self.codes.get_loc(code)
+        observed = self.together[[place]].toarray()[0]
+        expected = self.sold[place] * self.sold / max(self.baskets, 1)
+        lift = np.log((observed + self.prior) / (expected + self.prior))
+        lift[place] = 0.0
+        return lift
+
+    def score(self, seen: Sequence[str], unlike: float = UNLIKE_PENALTY) -> np.ndarray:
+        """How well each product goes with what was seen: the mean lift, less `unlike` times the likeness of the texts.
+
+        The likeness, the largest cosine to a product seen, is scaled to the spread of the lift. What was seen itself
+        comes last: minus infinity. (products,). ValueError if nothing was seen, KeyError for an unknown code.
+        """
+        if not len(seen):
+            raise ValueError("nothing was seen: there is nothing that a product could go with")
+        lift = np.mean([self.lift(code) for code in seen], axis=0)
+        places = self.codes.get_indexer(list(seen))
+        alike = (self.vectors @ self.vectors[places].T).max(axis=1)
+        score = lift - unlike * lift.std() * alike
+        score[places] = -np.inf
+        return score

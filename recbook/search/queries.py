@@ -1,0 +1,67 @@
+"""What one asks an index with: a text that somebody typed, or the products that somebody bought.
+
+A history is a query once it is a vector. Its mean is the simplest; a shopper who buys for the kitchen and for a child
+has a mean that lies between the two, near to neither, so a history can also be asked about interest by interest.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbook.search.index import Hits, ProductIndex, check_codes, search_index, vectors_of
+
+
+def by_text(
+    index: ProductIndex, texts: list[str], encode: Callable[[list[str]], np.ndarray], k: int = 10, **options: Any
+) -> Hits:
+    """The products nearest to texts; `encode` must be what made the index's vectors. Options: `search`'s.
+
+    TypeError: one string instead of a list of them.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, not one string: wrap it, by_text(index, [text], …)")
+    return search_index(index, encode(list(texts)), k, **options)
+
+
+def by_history(
+    index: ProductIndex, bought: Collection[str], k: int = 10, interests: int = 1, among: Collection[str] | None = None
+) -> Hits:
+    """New products for one shopper, `codes` and `scores` (k,), from the products that they bought.
+
+    The query is the mean of their vectors; with several `interests`, the means of as many groups of them, and the
+    answers take turns: the first of each group, largest group first, then the second of each. Products that the index
+    does not hold are left out, products bought are not answered. ValueError if none of `bought` is in the index,
+    TypeError if `bought` or `among` is no list of codes.
+    """
+    known = [code for code in dict.fromkeys(check_codes(bought, "bought")) if code in index.codes]
+    if not known:
+        raise ValueError(f"none of the {len(bought)} products bought is in the index: there is nothing to start from")
+    allowed = pd.Index(index.codes if among is None else check_codes(among, "among"), dtype=object).difference(
+        known, sort=False
+    )
+    means = interest_means(vectors_of(index, known), interests)
+    hits = search_index(index, means, k, among=allowed)
+    turns = pd.DataFrame({"code": hits.codes.T.ravel(), "score": hits.scores.T.ravel()})  # (means, k) -> rank by rank
+    turns = turns.drop_duplicates("code").head(k)
+    return Hits(turns["code"].to_numpy(dtype=object), turns["score"].to_numpy())
+
+
+def interest_means(vectors: np.ndarray, interests: int, rounds: int = 20) -> np.ndarray:
+    """Unit means (<= interests, d) of groups of unit vectors (n, d), largest group first: k-means on the sphere.
+
+    The first mean starts at the vector nearest to the overall mean, each next one at the vector farthest from those
+    there are, so that nothing is left to chance. Source: Dhillon and Modha 2001; farthest-first start, Gonzalez 1985.
+    """
+    if interests < 1:
+        raise ValueError(f"interests is {interests}: a shopper has at least one")
+    means = vectors[[np.argmax(vectors @ vectors.mean(axis=0))]]
+    while len(means) < interests and (nearest := (vectors @ means.T).max(axis=1)).min() < 1 - 1e-6:
+        means = np.vstack([means, vectors[np.argmin(nearest)]])
+    for _ in range(rounds):
+        group = np.argmax(vectors @ means.T, axis=1)  # (n,)
+        sums = np.array([vectors[group == g].sum(axis=0) for g in np.unique(group)])
+        means = sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-12)
+    sizes = np.bincount(np.argmax(vectors @ means.T, axis=1), minlength=len(means))
+    return means[np.argsort(-sizes, kind="stable")]

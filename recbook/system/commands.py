@@ -1,0 +1,233 @@
+"""`recbook build`, `recommend` and `chat`: a recommender made of receipts, asked once, or talked to."""
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recbook.conversation.dialogue import EXPLAIN, HELP, NOTHING, QUIT, SHOW, DialogueState, ShownProduct, next_state
+from recbook.conversation.patterns import HELPED
+from recbook.system.scoring import receipts_of, report, report_cleaning
+
+MB = 1e6
+NARROW, WIDE = 40, 100  # columns that an answer is set in, at least and at most
+
+
+# --- build -------------------------------------------------------------------------------------------------------
+
+
+def build_command(options: argparse.Namespace) -> None:
+    """Make a recommender of receipts and keep it; what is wrong with the folder or the receipts is said first."""
+    from recbook.cleaning import receipts
+    from recbook.system.files import check_place
+    from recbook.system.recommender import Recommender
+
+    start, folder = time.perf_counter(), check_place(Path(options.out).resolve())
+    _try_to_write(folder)
+    code = options.product_code or receipts.PRODUCT_CODE
+    with contextlib.redirect_stdout(sys.stderr):
+        report(f"reading {options.receipts}")
+        raw = receipts_of(options.receipts, options.date_format)
+        report_cleaning(receipts.clean(raw, code).audit)
+        made = Recommender.build(raw, product_code=code, say=print)
+        made.save(folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / MB
+    stages = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in made.seconds.items())
+    kept = f"{len(made.catalogue):,} products, {len(made.customers):,} customers, {size:.1f} MB"
+    print(f"kept {options.out}: {kept}; {time.perf_counter() - start:.0f} seconds ({stages})")
+
+
+def _try_to_write(folder: Path) -> None:
+    """Write and remove something beside the folder, so that minutes of work are not lost to a folder nobody may use."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
+
+
+# --- recommend ---------------------------------------------------------------------------------------------------
+
+
+def recommend_command(options: argparse.Namespace) -> None:
+    """Answer once, as text or as one JSON object."""
+    asked = _asked(options)
+    with contextlib.redirect_stdout(sys.stderr):
+        table = _recommender(options.shop).recommend(**asked)
+    answer = {"products": [_product(row) for row in table.to_dict("records")]}
+    if options.json:
+        question = {key: value for key, value in asked.items() if key not in ("k", "explain", "fast")}
+        print(json.dumps(question | answer, allow_nan=False))
+        return
+    print("\n\n".join(_told(place, product) for place, product in enumerate(answer["products"], 1)))
+
+
+def _recommender(folder: str) -> Any:
+    from recbook.system.recommender import Recommender
+
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {folder}: recbook build RECEIPTS --out {folder} makes a recommender")
+    return Recommender.load(folder)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as what `Recommender.recommend` takes; ValueError for one that says nothing."""
+    history = [name.strip() for text in options.history or [] for name in text.split(";") if name.strip()]
+    if options.history and not history:
+        raise ValueError('--history names no product: write codes or names, as in --history "85123A; white mug"')
+    if options.query is not None and not options.query.strip():
+        raise ValueError('--query is empty: write what you look for, as in --query "gift for a tea lover"')
+    return {
+        "customer": options.customer, "history": history or None, "query": options.query, "k": options.k,
+        "explain": options.explain, "price_max": options.price_max, "exclude": options.exclude or [],
+        "new": options.new, "fast": options.fast, "country": options.country, "when": options.when,
+    }  # fmt: skip
+
+
+def _product(row: dict[str, Any]) -> dict[str, Any]:
+    """A product as JSON has it: price to the penny, score to four digits, no `why` where none was asked for."""
+    texts = {key: str(row[key]) for key in ("code", "description")}
+    numbers = {"price": round(float(row["price"]), 2), "score": float(f"{float(row['score']):.4g}")}
+    return texts | numbers | {"channel": str(row["channel"]), "why": row.get("why")}
+
+
+def _told(place: int, product: dict[str, Any]) -> str:
+    """A product as a paragraph: place, description, price and code in columns, then the channel and the reason."""
+    about = f"found by {product['channel']}, score {product['score']:.3g}"
+    return "\n".join(
+        [_listed(place, product), _wrapped(about), *([_wrapped(product["why"])] if product["why"] else [])]
+    )
+
+
+def _listed(place: int, product: dict[str, Any]) -> str:
+    """Place, description, price and code in columns; a long description goes on below."""
+    name, *more = textwrap.wrap(product["description"], _width() - 28) or [""]
+    price = f"£{product['price']:,.2f}"
+    first = f"{place:>2}  {name:<{_width() - 28}} {price:>10}  {product['code']:<10}".rstrip()
+    return "\n".join([first, *(f"    {line}" for line in more)])
+
+
+def _width() -> int:
+    return max(NARROW, min(WIDE, shutil.get_terminal_size((80, 24)).columns))
+
+
+def _wrapped(text: str, indent: str = "    ", further: str = "    ") -> str:
+    return textwrap.fill(text, _width(), initial_indent=indent, subsequent_indent=further)
+
+
+# --- chat --------------------------------------------------------------------------------------------------------
+
+
+def chat_command(options: argparse.Namespace) -> None:
+    """Talk on stdin and stdout, turn by turn, until "quit" or the end of the input."""
+    with contextlib.redirect_stdout(sys.stderr):
+        talk = Talk(_recommender(options.shop), options)
+        talk.check()
+    print(f"{len(talk.recommender.catalogue):,} products. What are you looking for?")
+    print(_wrapped(f"You can say: {HELPED}", "", "  "))
+    for text in _turns():
+        if not talk.turn(text):
+            return
+
+
+def _turns() -> Iterator[str]:
+    """What is typed, a line a turn; where it is not typed but read from elsewhere, it is printed too."""
+    while sys.stdin is not None:  # None: it was closed from the start
+        try:
+            text = input("> ")
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            raise
+        if not sys.stdin.isatty():
+            print(text)
+        yield text
+
+
+class Talk:
+    """A conversation with a recommender: its state, and what it prints."""
+
+    def __init__(self, recommender: Any, options: argparse.Namespace):
+        """With a recommender, for the customer or the country of the options."""
+        self.recommender, self.state = recommender, DialogueState()
+        self.fixed = {"customer": options.customer, "k": options.k, "country": options.country}
+
+    def check(self) -> None:
+        """Ask once, so that an unknown customer or a wrong k is found out before anybody types."""
+        self.recommender.recommend(**self.fixed, explain=False)
+
+    def turn(self, text: str) -> bool:
+        """Answer a turn; False once it is the last. What cannot be done is said, and the state stays as it was."""
+        after = next_state(self.state, text)
+        for note in after.notes:
+            print(note)
+        if after.act == HELP:
+            print(_wrapped(f"You can say: {HELPED}", "", "  "))
+        elif after.act in (QUIT, NOTHING):
+            self.state = after
+        elif after.act == SHOW:
+            for place in after.places:
+                print(_listed(place + 1, after.shown[place]._asdict()))
+        else:
+            self._answer(after)
+        sys.stdout.flush()
+        return after.act != QUIT
+
+    def _answer(self, after: DialogueState) -> None:
+        try:
+            after, products = self._found(after)
+        except ValueError as error:
+            print(_wrapped(f"That cannot be done: {error}.", "", ""))
+            print(_wrapped(f"I go on with: {self.state.said}.", "", ""))
+            return
+        if after.act == EXPLAIN:
+            for place in after.places:
+                product = products.get(after.shown[place].code)
+                print(f"{place + 1}. {after.shown[place].description}")
+                print(_wrapped(product["why"]) if product else "    I would not recommend it any more.")
+            return
+        print(_wrapped(f"Looking for {after.said}:", "", "  "))
+        for place, product in enumerate(products.values(), 1):
+            print(_listed(place, product))
+        shown = [ShownProduct(code, product["description"], product["price"]) for code, product in products.items()]
+        self.state = replace(after, shown=tuple(shown))
+
+    def _found(self, after: DialogueState) -> tuple[DialogueState, dict[str, dict[str, Any]]]:
+        """The products for a state, and the state without the words of a turn that no product has: those are said."""
+        try:
+            return after, self._products(after)
+        except ValueError:
+            nowhere = [word for word in after.exclude if word not in self.state.exclude and not self._sold(word)]
+            if not nowhere:
+                raise
+            print(_wrapped(f"Nothing here has {' or '.join(nowhere)}: there is nothing to leave out.", "", ""))
+            after = replace(after, exclude=tuple(word for word in after.exclude if word not in nowhere))
+            return after, self._products(after)
+
+    def _sold(self, word: str) -> bool:
+        """Whether any product has the word: a recommender that is asked to leave it out refuses where none has."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                self.recommender.recommend(k=1, explain=False, fast=True, exclude=[word])
+        except ValueError as error:
+            return "nothing is left" in str(error)  # every product has it
+        return True
+
+    def _products(self, after: DialogueState) -> dict[str, dict[str, Any]]:
+        """The products for a state, by code, best first; with reasons where they are asked for."""
+        with contextlib.redirect_stdout(sys.stderr):
+            table = self.recommender.recommend(
+                **self.fixed, query=after.asked or None, explain=after.act == EXPLAIN, price_max=after.price_max,
+                exclude=after.leaving_out,
+            )  # fmt: skip
+        return {row["code"]: _product(row) for row in table.to_dict("records")}

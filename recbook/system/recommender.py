@@ -1,0 +1,261 @@
+"""The whole system in one object: `Recommender.build(receipts)`, then `.recommend(…)`, `.save(…)`, `.load(…)`.
+
+The shelf finds and ranks, the ledger knows the facts, the narrator says why in sentences that the checker has read.
+Nothing is learned about anybody in person, so who is new needs no retraining; nor does a new product.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recbook.baselines import evaluation
+from recbook.baskets.catalogue import Catalogue, History
+from recbook.baskets.model import BasketGPT
+from recbook.cleaning import receipts as rc
+from recbook.embeddings.encoder import encode
+from recbook.narratives.claim_checker import ClaimChecker
+from recbook.narratives.entities import PLAIN_WORD_PATTERN, word_stem
+from recbook.narratives.fact_store import GUEST, NEW_FOR, FactStore
+from recbook.narratives.narrator import Narrator
+from recbook.ranking.lambdarank import LambdaRank
+from recbook.ranking.rankers import Shopper
+from recbook.system.build import ONE_DAY, RecommenderConfig, day_after_last, fit_lambdarank, fit_student, timed_stage
+from recbook.system.files import RecommenderParts, load_recommender, save_recommender
+from recbook.system.retrieve_and_rank import TwoStageRecommender
+
+Baskets = list[tuple[pd.Timestamp, list[str]]]  # dates and codes, oldest first
+LONGEST_DESCRIPTION = 100  # letters of a new product's description: a sheet of facts must hold it
+
+
+class Recommender:
+    """A shop's recommender: what it learned, and what it knows as of `moment`, the day after the last receipt."""
+
+    def __init__(
+        self,
+        receipts: pd.DataFrame,
+        model: BasketGPT,
+        ranker: LambdaRank,
+        student: BasketGPT,
+        narrator: Narrator,
+        vectors: pd.DataFrame,
+        settings: RecommenderConfig = RecommenderConfig(),  # noqa: B008  (frozen)
+        unsold: pd.DataFrame | None = None,
+    ):
+        """Clean receipts and the parts that learned from them. `vectors`: unit rows by code; `unsold`: see `add`."""
+        self.receipts, self.settings, self.narrator, self.vectors = receipts, settings, narrator, vectors
+        self.moment = day_after_last(receipts)
+        self.unsold = pd.DataFrame({"description": [], "price": []}) if unsold is None else unsold
+        split = evaluation.snapshot(receipts, self.moment, settings.min_shoppers)
+        first, known = receipts.groupby("code")["date"].min(), set(split.codes)
+        fresh = [code for code in first.index[first >= self.moment - NEW_FOR] if code not in known]  # sold, to too few
+        self.shelf = TwoStageRecommender(split, model, ranker, student, vectors, [*fresh, *self.unsold.index])
+        self.ledger = FactStore(receipts, self.moment, unsold=self.unsold if len(self.unsold) else None)
+        self.checker = ClaimChecker(self.ledger)
+        self.products = Catalogue(rc.descriptions(receipts) | self.unsold["description"].to_dict())
+        self.prices = self.ledger.table["price"].loc[self.shelf.codes].round(2).to_numpy()  # (codes,) pounds
+        self.lives = receipts.sort_values("date", kind="stable").groupby("customer")["country"].last().to_dict()
+        self.seconds: dict[str, float] = {}  # of each stage of the build
+
+    # --- Building ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        raw: pd.DataFrame,
+        settings: RecommenderConfig = RecommenderConfig(),  # noqa: B008  (frozen)
+        product_code: str = rc.PRODUCT_CODE,
+        say: Callable[[str], None] | None = print,
+    ) -> "Recommender":
+        """Every stage, from raw receipts (`receipts.load`) to a recommender. `say` is told of each stage.
+
+        ValueError if the receipts cannot be cleaned, or are too few to learn from.
+        """
+        seconds: dict[str, float] = {}
+        with timed_stage("clean the receipts", seconds, say):
+            receipts = rc.clean(raw, product_code).receipts
+            split = evaluation.snapshot(receipts, day_after_last(receipts), settings.min_shoppers)
+        with timed_stage("turn descriptions into vectors", seconds, say):
+            texts = rc.descriptions(receipts)
+            vectors = pd.DataFrame(encode(list(texts.values())), index=list(texts))
+        with timed_stage("learn baskets", seconds, say):
+            model = BasketGPT.fit(split.receipts, settings.baskets, progress=say is not None)
+        with timed_stage("learn to rank", seconds, say):
+            ranker = fit_lambdarank(receipts, vectors, settings)
+        with timed_stage("teach a student", seconds, say):
+            student = fit_student(split, model, ranker, vectors, settings.student, progress=say is not None)
+        with timed_stage("learn to explain", seconds, say):
+            narrator = Narrator.fit(
+                receipts, FactStore(receipts, split.cut), settings.narrator, progress=say is not None
+            )
+        with timed_stage("put together", seconds, say):
+            made = cls(receipts, model, ranker, student, narrator, vectors, settings)
+        made.seconds = seconds
+        return made
+
+    def add(self, products: pd.DataFrame) -> "Recommender":
+        """The same recommender with new products on the shelf, without retraining: `description`, `price` by code.
+
+        ValueError for a code that is there already, or a description or a price that is none.
+        """
+        products = checked_products(products, self.products.column)
+        vectors = pd.DataFrame(encode(products["description"].tolist()), index=products.index)
+        unsold = products if self.unsold.empty else pd.concat([self.unsold, products])
+        parts = self.shelf.model, self.shelf.ranker, self.shelf.student, self.narrator
+        return Recommender(self.receipts, *parts, pd.concat([self.vectors, vectors]), self.settings, unsold)
+
+    def save(self, folder: str | Path) -> None:
+        """Keep all in a folder, whole or not at all, with checksums; a recommender that lies there is replaced.
+
+        The folder holds the receipts: guard it as you guard them. ValueError if anything else lies there.
+        """
+        shelf = self.shelf
+        networks = shelf.model, shelf.ranker, shelf.student, self.narrator
+        save_recommender(RecommenderParts(self.receipts, *networks, self.vectors, self.settings, self.unsold), folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Recommender":
+        """The recommender that `save` kept. ValueError says what is missing, damaged or of another version."""
+        return cls(*load_recommender(folder))
+
+    # --- Asking ------------------------------------------------------------------------------------------------
+
+    @property
+    def catalogue(self) -> pd.DataFrame:
+        """What can be recommended: `description` and `price`, by code."""
+        texts = [self.products.products[code] for code in self.shelf.codes]
+        return pd.DataFrame({"description": texts, "price": self.prices}, index=pd.Index(self.shelf.codes, name="code"))
+
+    @property
+    def customers(self) -> list[int]:
+        """Who bought before, sorted."""
+        return self.ledger.customers
+
+    def recommend(
+        self,
+        customer: int | None = None,
+        history: History | Sequence[str] | None = None,
+        query: str | None = None,
+        k: int = 5,
+        explain: bool = True,
+        price_max: float | None = None,
+        exclude: Sequence[str] = (),
+        new: bool = False,
+        fast: bool = False,
+        when: str | pd.Timestamp | None = None,
+        country: str = "",
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """At most k products, best first: `code`, `description`, `price`, `score`, `channel`, and `why` if explained.
+
+        For a `customer` of the receipts; or for a `history`, one list of products (codes or names) that were bought
+        today, or dated baskets, oldest first; or, with neither, for somebody nobody knows, who may come from a
+        `country`. `query`: what they typed. `price_max` in pounds. `exclude`: products, or words such as "red" that
+        descriptions must not have. `new` leaves out all that they bought; what they bought today always is. `fast`: who
+        has a history is served by the student alone. `when` they ask: the recommender's moment, or later. Scores order
+        the list, and mean nothing beside another. ValueError says what was asked wrongly.
+        """
+        if k < 1 or query is not None and not query.strip():
+            wrong = f"k is {k} and the query {query!r}"
+            raise ValueError(f"{wrong}: ask for one product or more, and type something or None")
+        baskets, shopper = self._baskets(customer, history, when), self.shopper(customer, history, when, country)
+        left_out = {code for date, codes in baskets for code in codes if new or date >= shopper.when.normalize()}
+        found = self.shelf.find(shopper, query, self._allowed(left_out, price_max, exclude), fast, k)
+        codes = found.codes[:k].tolist()
+        if not codes:
+            raise ValueError("nothing is left to recommend: allow a higher price, or exclude less")
+        table = self.catalogue.loc[codes].reset_index()
+        table = table.assign(score=found.scores[:k], channel=found.channels[:k])
+        return table.assign(why=self._why(customer, baskets, shopper, codes, fast, seed)) if explain else table
+
+    def shopper(
+        self,
+        customer: int | None = None,
+        history: History | Sequence[str] | None = None,
+        when: str | pd.Timestamp | None = None,
+        country: str = "",
+    ) -> Shopper:
+        """Who asks, as rankers see them: of their purchases only what the models know. ValueError: see `recommend`."""
+        column, asked = self.shelf.model.catalogue.column, self._asked(when)
+        baskets = self._baskets(customer, history, when)
+        known = [(min(date, asked), [code for code in codes if code in column]) for date, codes in baskets]
+        return Shopper([basket for basket in known if basket[1]], asked, country or self.lives.get(customer, ""))
+
+    def _baskets(self, customer: int | None, history: History | Sequence[str] | None, when: str | None) -> Baskets:
+        """What who asks has bought: dates and codes, also of what is not on the shelf any more."""
+        if customer is not None and history is not None:
+            raise ValueError("give a customer or a history, not both: a customer's history is in the receipts")
+        if customer is not None and customer not in self.ledger:
+            raise ValueError(f"customer {customer} bought nothing so far; to recommend to somebody new, give a history")
+        if customer is not None:
+            return self.ledger.history(customer)
+        if history is None or not len(history):
+            return []
+        if not isinstance(history, str) and all(isinstance(entry, str) for entry in history):
+            history = [(self._asked(when), history)]
+        entries = self.products.entries(history)
+        if any(entry.date is None for entry in entries):
+            example = "[('2011-10-03', ['22423']), …]"
+            raise ValueError(f"several baskets need their dates, {example}; or give one list of products")
+        end = self._asked(when).normalize() + ONE_DAY  # what was bought today may bear an hour
+        self.products.dated(entries, 0.0, end, 0.0)  # ValueError: not oldest first, or after today
+        return [(entry.date, self.products.codes[entry.items].tolist()) for entry in entries]
+
+    def _asked(self, when: str | pd.Timestamp | None) -> pd.Timestamp:
+        asked = self.moment if when is None else pd.Timestamp(when).tz_localize(None)
+        if not asked >= self.moment:  # written so that no date at all is refused too
+            raise ValueError(
+                f"asked on {when}, but the shop is known as of {self.moment:%Y-%m-%d}: build on fewer receipts"
+            )
+        return asked
+
+    def _allowed(self, left_out: set[str], price_max: float | None, exclude: Sequence[str]) -> np.ndarray:
+        """What may be recommended, (codes,) bool."""
+        if price_max is not None and not price_max > 0:
+            raise ValueError(f"price_max is {price_max}: give a price above zero, in pounds, or None")
+        words = [exclude] if isinstance(exclude, str) else exclude
+        allowed = ~np.isin(self.shelf.codes, list(left_out.union(*map(self._meant, words))))
+        return allowed if price_max is None else allowed & (self.prices <= price_max)
+
+    def _meant(self, text: str) -> set[str]:
+        """The product that has this code; or that of this name, and all whose name or attributes have its words."""
+        if (code := text.strip().upper()) in self.products.column:
+            return {code}
+        words, of = {word_stem(word) for word in PLAIN_WORD_PATTERN.findall(text.lower())}, self.checker.lexicon.of
+        found = {code for code in self.products.products if words and words <= of[code]}
+        try:
+            return found | set(self.products.codes[self.products.columns([text])].tolist())
+        except ValueError as error:
+            if found:
+                return found
+            raise ValueError(f"{error}; and no product has the word in its description") from None
+
+    def _why(
+        self, customer: int | None, baskets: Baskets, shopper: Shopper, codes: list[str], fast: bool, seed: int
+    ) -> list[str]:
+        """A checked narrative for each product; the reason is the purchase that the model's opinion rests on most."""
+        ledger = self.ledger if customer is not None else self.ledger.visited(baskets)
+        customer = GUEST if customer is None else customer
+        reasons = self.shelf.reasons(shopper, codes, fast)
+        facts = [ledger.facts(customer, code, best) for code, best in zip(codes, reasons, strict=True)]
+        return [told.text for told in self.narrator.tell(facts, self.checker, seed)]
+
+
+def checked_products(products: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
+    """New products as they are kept: `description` and `price` in pounds, by code in capitals.
+
+    ValueError names the first that is `known`, or comes twice, or lacks a description of at most LONGEST letters or a
+    price above zero.
+    """
+    texts = products["description"].map(lambda text: " ".join(text.split()) if isinstance(text, str) else "")
+    prices = pd.to_numeric(products["price"], errors="coerce")
+    codes = pd.Index([str(code).strip().upper() for code in products.index], name="code")
+    table = pd.DataFrame({"description": texts.to_numpy(), "price": prices.to_numpy(float)}, index=codes)
+    if again := [code for code in codes if code in known] or codes[codes.duplicated()].tolist():
+        raise ValueError(f"the product {again[0]} is there already: give new products new codes")
+    for code, text, price in table.itertuples():
+        if not any(map(str.isalpha, text)) or len(text) > LONGEST_DESCRIPTION or not 0 < price < np.inf:
+            wanted = f"a description of words, at most {LONGEST_DESCRIPTION} letters, and a price above zero, in pounds"
+            raise ValueError(f"the product {code} needs {wanted}; it has {text[:LONGEST_DESCRIPTION]!r} and {price}")
+    return table

@@ -1,0 +1,134 @@
+"""`recbook score`: the baselines and the GPT measured on receipts, as a table and as figures that are kept."""
+
+import argparse
+import re
+import shlex
+import sys
+import time
+
+import pandas as pd
+
+EMBEDDED = "embedded"  # the name, on the command line, of the shop that comes with the book
+STRANGE = 0.05  # share of lines with a customer whose codes are no product's, above which something may be wrong
+
+
+def score_command(options: argparse.Namespace) -> None:
+    """Clean the receipts, split them at the cut, score every method, print the scoreboard and keep it."""
+    from recbook.baselines import evaluation, models
+    from recbook.baselines.results import describe_data, results_path, save_results
+    from recbook.cleaning import receipts
+
+    start = time.perf_counter()
+    methods = models.BASELINES | ({} if options.baselines else _gpt())
+    asked = _date(options.cut)  # what is wrong with the options is said before the work, not after it
+    report(f"reading {options.data}")
+    raw = receipts_of(options.data, options.date_format)
+    data = describe_data(raw, "embedded shop" if options.data == EMBEDDED else options.data)
+    report(f"cleaning {len(raw):,} lines of {data['name']}")
+    clean, _, audit = receipts.clean(raw, options.product_code or receipts.PRODUCT_CODE)
+    report_cleaning(audit)
+    usual = evaluation.default_cut(clean)
+    cut = usual if asked is None else asked
+    folder = options.out if options.out is not None or _of_the_book(options, data) else "."
+    results_path(name := options.name or _name(data["name"], cut, usual), folder)
+    split = evaluation.next_basket(clean, cut)
+    board = evaluation.scoreboard(split, methods, 10, models.description_similarity(split), report)
+    print(f"{data['name']}, cut {cut:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
+    print(scoreboard_table(board).to_string())
+    seconds, rows = time.perf_counter() - start, evaluation.result_rows(board, split)
+    command = _command(options, data["name"], cut)
+    path = save_results(name, rows, command=command, data=data, seconds=seconds, folder=folder)
+    report(f"wrote {path} after {seconds:.0f} seconds")
+
+
+def _gpt() -> dict:
+    """The BasketGPT as a method; ValueError if what it needs is not installed."""
+    try:
+        from recbook.baskets.model import basket_gpt_scores
+    except ImportError as error:
+        remedy = "install 'recbook[receipts,embeddings,language]', or measure the baselines alone with --baselines"
+        raise ValueError(f"the GPT needs {error.name}: {remedy}") from error
+
+    def score(split):
+        try:
+            return basket_gpt_scores(split, progress=True)
+        except ValueError as error:
+            raise ValueError(f"the GPT: {error}; --baselines measures the baselines alone") from error
+
+    return {"BasketGPT": score}
+
+
+def scoreboard_table(board: pd.DataFrame) -> pd.DataFrame:
+    """A scoreboard as a table to read: a row a method, worst first, intervals beside the headline figures."""
+    cells = {(row.method, row.metric, row.split): row for row in board.itertuples()}
+    methods = board.loc[board["metric"] == "seconds", "method"]
+    rows = {}
+    for method in sorted(methods, key=lambda method: cells[method, "ndcg@10", "all"].value):
+        row = {}
+        for part in ("all", "repeat", "explore"):
+            cell = cells[method, "ndcg@10", part]
+            row[f"NDCG@10 {part}"] = f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
+        row["coverage"] = f"{cells[method, 'coverage@10', 'all'].value:.1%}"
+        row["seconds"] = f"{cells[method, 'seconds', 'all'].value:.1f}"
+        rows[method] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _date(text: str | None) -> pd.Timestamp | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        raise ValueError(f"--cut {text!r} is not a date: write year-month-day, such as 2011-11-09")
+    try:
+        return pd.Timestamp(text)
+    except ValueError:
+        raise ValueError(
+            f"--cut {text} is not a day of the calendar: write year-month-day, such as 2011-11-09"
+        ) from None
+
+
+def receipts_of(source: str, date_format: str | None) -> pd.DataFrame:
+    """Raw receipts: the embedded shop's, or those of a file or of `online-retail`, as `receipts.load` reads them."""
+    from recbook.cleaning import shop
+    from recbook.cleaning.load import load_receipts
+
+    return shop.simulate(seed=0).receipts if source == EMBEDDED else load_receipts(source, date_format)
+
+
+def report_cleaning(audit: pd.DataFrame) -> None:
+    """Say on stderr what cleaning kept and removed, and warn where its idea of a product's code may not fit."""
+    rows, share = audit.set_index("rule")["rows"], audit.set_index("rule")["share"]
+    removed = ", ".join(f"{rule} {share[rule]:.1%}" for rule in rows.index if rule != "kept" and rows[rule])
+    print(f"  kept {share['kept']:.1%} of the lines; removed: {removed or 'none'}", file=sys.stderr)
+    strange = rows["not a product"] / max(rows.sum() - rows["no customer"], 1)
+    if strange > STRANGE:
+        text = f"{strange:.0%} of the lines with a customer were removed for their code, as no product's"
+        print(f"  warning: {text}; if they are products, say how codes look with --product-code", file=sys.stderr)
+
+
+def _of_the_book(options: argparse.Namespace, data: dict) -> bool:
+    """Whether the figures are of data that the book itself shows, known by content, read and cleaned as it does."""
+    from recbook.baselines.results import ONLINE_RETAIL_SHA256
+
+    return options.product_code is None and (options.data == EMBEDDED or data["sha256"] == ONLINE_RETAIL_SHA256)
+
+
+def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
+    """What to type to measure the same again; a file goes by its name, without the folder that it was in."""
+    data = EMBEDDED if options.data == EMBEDDED else "online-retail" if name == "Online Retail" else name
+    words = ["recbook", "score", "--data", data, *["--baselines"] * options.baselines, "--cut", f"{cut:%Y-%m-%d}"]
+    for option, value in [("--product-code", options.product_code), ("--date-format", options.date_format)]:
+        words += [option, value] if value is not None else []
+    return shlex.join(words)
+
+
+def _name(data: str, cut: pd.Timestamp, usual: pd.Timestamp) -> str:
+    """The results' name: the headline's where the cut is the usual one, or with the date, so as not to overwrite it."""
+    from recbook.baselines.results import slug
+
+    return f"scoreboard_{slug(data)}" + ("" if cut == usual else f"_{cut:%Y-%m-%d}")
+
+
+def report(message: str) -> None:
+    """Tell on stderr what is being done."""
+    print(f"  {message} …", file=sys.stderr, flush=True)

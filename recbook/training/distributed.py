@@ -1,0 +1,48 @@
+"""What a training runs on: a device and the number format it multiplies in, and the processes that share the work."""
+
+import atexit
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def has_bfloat16(device: torch.device | str) -> bool:
+    """Whether matrix products in bfloat16 are a device's own: newer GPUs; CPUs with AVX512-BF16 or AMX, on Linux."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it, and are slower for it
+    try:
+        return kind == "cpu" and bool({"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    except OSError:
+        return False
+
+
+def join_processes(device: torch.device | str = "cpu") -> tuple[int, int]:
+    """This process's rank and how many there are: (0, 1), unless `torchrun` started several, which meet here."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return (dist.get_rank(), processes) if processes > 1 else (0, 1)
+
+
+def all_reduce_gradients(parameters: list[nn.Parameter], total: Tensor) -> None:
+    """Replace the parameters' gradients, and `total`, by their sums over all processes, in one message."""
+    for parameter in parameters:
+        if parameter.grad is None:  # no target of this process counted
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([parameter.grad.flatten() for parameter in parameters] + [total.reshape(1)])
+    dist.all_reduce(flat)
+    *sums, whole = flat.split([parameter.numel() for parameter in parameters] + [1])
+    for parameter, summed in zip(parameters, sums, strict=True):
+        parameter.grad.copy_(summed.view_as(parameter))  # (numbers,) -> the parameter's shape
+    total.copy_(whole[0])
+
+
+def broadcast_weights(model: nn.Module) -> None:
+    """Give the model of every process the weights of the first one's."""
+    for tensor in model.state_dict().values():
+        dist.broadcast(tensor, 0)

@@ -1,0 +1,89 @@
+"""practice: lists by hand, nothing that was not known before, every list with something that was bought."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("torch")
+
+from recbook.baskets.log import interaction_log
+from recbook.llm_ranking import training_lists
+
+
+def receipts(*baskets: tuple[int, int, str]) -> pd.DataFrame:
+    """Baskets as customer, day and the codes bought, such as (1, 30, "AB")."""
+    start, rows = pd.Timestamp("2011-01-01"), []
+    for invoice, (customer, day, codes) in enumerate(baskets):
+        rows += [(invoice, customer, start + pd.Timedelta(days=day), code, "France") for code in codes]
+    return pd.DataFrame(rows, columns=["invoice", "customer", "date", "code", "country"])
+
+
+def shop(seed: int = 0) -> pd.DataFrame:
+    """Three hundred baskets of three products, none of the same shopper on the same day."""
+    rng = np.random.default_rng(seed)
+    when = sorted({(int(rng.integers(200)), int(rng.integers(40))) for _ in range(300)})
+    return receipts(*[(customer, day, "".join(rng.choice(list("ABCDEFGHIJ"), 3, False))) for day, customer in when])
+
+
+def test_the_only_question_there_is():
+    log = receipts((1, 0, "AB"), (2, 80, "CD"), (3, 82, "C"), (1, 100, "BC"))
+    [question] = {q.shopper.when: q for q in training_lists.past_lists(log, 1, size=4, days=2)}.values()
+    assert [(f"{date:%Y-%m-%d}", codes) for date, codes in question.shopper.history] == [("2011-01-01", ["A", "B"])]
+    assert pd.Timestamp("2011-04-01") < question.shopper.when <= pd.Timestamp("2011-04-11")
+    assert set(question.candidates) == set("ABCD")  # their own; C and D sold in the four weeks before
+    assert {code for code, hit in zip(question.candidates, question.bought, strict=True) if hit} == {"B", "C"}
+
+
+def test_every_list_has_something_that_was_bought_and_nothing_twice():
+    log = shop()
+    made = training_lists.past_lists(log, 50, size=5, days=60)
+    assert len(made) == 50
+    of_shoppers = [list(lines.groupby("date")["code"].agg(set).items()) for _, lines in log.groupby("customer")]
+    for question in made:
+        assert len(set(question.candidates)) == len(question.candidates) == len(question.bought) <= 5
+        assert question.bought.any() and question.bought.dtype == bool
+        told = [(date, set(codes)) for date, codes in question.shopper.history]
+        assert told and told[-1][0] <= question.shopper.when
+        bought = {code for code, hit in zip(question.candidates, question.bought, strict=True) if hit}
+        # Whoever has that history bought this in the basket after it, and nothing else of what was proposed.
+        after = [past[len(told)][1] for past in of_shoppers if past[: len(told)] == told and len(past) > len(told)]
+        assert bought in [basket & set(question.candidates) for basket in after]
+
+
+def test_the_future_changes_nothing():
+    """What is proposed for a basket is the same if all that came after it had never happened."""
+    log = shop()
+    now = log["date"].min() + pd.Timedelta(days=150)
+
+    def asked(receipts: pd.DataFrame) -> set:
+        shelf_log, _ = interaction_log(receipts, np.unique(log["code"].to_numpy(str)))
+        shelf = training_lists._Shelf(shelf_log, since=100.0)
+        baskets = np.flatnonzero(shelf_log.days < 100)[:1]
+        return shelf.propose(baskets, 149.0, 5, np.random.default_rng(0)).tolist()
+
+    assert asked(log) == asked(log[log["date"] < now])
+
+
+def test_own_products_come_first_and_others_fill_up():
+    log = receipts(*[(9, day, "XYZ") for day in range(60, 90)], (1, 50, "ABCDEF"), (1, 91, "A"))
+    [question] = training_lists.past_lists(log, 1, size=6, days=1)
+    assert len(set(question.candidates) & set("ABCDEF")) == 4  # two thirds of six
+    assert len(set(question.candidates) & set("XYZ")) == 2
+
+
+def test_it_depends_on_the_seed_alone():
+    log = shop()
+    first, again, other = (training_lists.past_lists(log, 20, seed=seed) for seed in (0, 0, 1))
+    assert [q.candidates for q in first] == [q.candidates for q in again] != [q.candidates for q in other]
+
+
+def test_order_tells_nothing():
+    """What was bought stands as often in the first half of a list as in the second."""
+    made = training_lists.past_lists(shop(), 300, size=6, days=150)
+    halves = np.array([(q.bought[:3].sum(), q.bought[3:].sum()) for q in made if len(q.bought) == 6])
+    assert abs(halves[:, 0].mean() - halves[:, 1].mean()) < 0.2 * halves.mean()
+
+
+def test_nobody_who_came_back():
+    with pytest.raises(ValueError, match="take more days"):
+        training_lists.past_lists(receipts((1, 0, "AB"), (2, 5, "C")), 10)

@@ -1,0 +1,190 @@
+"""primer: what a list says again, counted by hand; sayings against the wordings; nothing that gives an answer away."""
+
+import re
+from itertools import islice
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("tiktoken")
+
+from recbook.cleaning import receipts as rc
+from recbook.cleaning import shop
+from recbook.lora import instructions, pretraining
+from recbook.tokens import documents
+from recbook.tokens.documents import Control, Product
+from recbook.tokens.vocabulary import Vocabulary
+
+CLEAN = rc.clean(shop.simulate().receipts).receipts
+TABLE = instructions.goods_table(CLEAN, shop.simulate().products)
+LISTS = list(pretraining.copy_task_lists(TABLE, 300))
+SAYINGS = list(pretraining.answer_fragments(TABLE, 300))
+REQUEST, ANSWER = Control("<|request|>"), Control("<|answer|>")
+
+
+def products(parts: documents.Document) -> list[str]:
+    return [part.code for part in parts if isinstance(part, Product)]
+
+
+def controls(parts: documents.Document) -> list[Control]:
+    return [part for part in parts if isinstance(part, Control)]
+
+
+# Lists
+
+
+def halves(parts: documents.Document) -> tuple[documents.Document, documents.Document]:
+    """A list, and what stands after it."""
+    middle = parts.index(ANSWER)
+    return parts[:middle], parts[middle + 1 :]
+
+
+def test_a_list_names_goods_as_a_search_does_and_then_the_same_in_order():
+    for parts in LISTS:
+        listing, again = halves(parts)
+        codes = products(listing)
+        assert products(again) == codes and len(set(codes)) == len(codes)
+        assert listing == instructions.found_products(codes, TABLE)
+        assert controls(parts) == [Control("<|product|>"), ANSWER]
+    assert {len(products(parts)) for parts in LISTS} == {4, 6, 8, 10, 12}  # two to six, twice
+    assert len({code for parts in LISTS for code in products(parts)}) > len(TABLE) / 2  # of all goods
+
+
+def test_every_third_list_tells_the_prices_again_and_the_others_nothing():
+    for place, parts in enumerate(LISTS):
+        _, again = halves(parts)
+        if place % 3 == 0:
+            assert again[1::2] == [f": £{TABLE.at[code, 'price']:.2f}." for code in products(again)]
+            assert products(again[::2]) == products(again)
+        else:
+            assert again == [Product(code) for code in products(again)]
+
+
+def test_a_list_by_hand():
+    columns = {"name": ["red mug", "blue mug"] * 3, "price": [1.5, 20.0] * 3, "occasion": ["", "office"] * 3}
+    table = pd.DataFrame(columns, index=list("ABCDEF"))
+    short = {
+        place: parts
+        for place, parts in enumerate(pretraining.copy_task_lists(table, 2000))
+        if {*products(parts)} == {"A", "B"}
+    }
+    text = {"A": " red mug, £1.50;", "B": " blue mug, for the office, £20.00;"}
+    said = {"A": [": £1.50."], "B": [": £20.00."]}
+    for place, parts in short.items():
+        first, second = ("A", "B") if parts[1] == Product("A") else ("B", "A")
+        assert parts == [
+            *(Control("<|product|>"), Product(first), text[first], Product(second), text[second], ANSWER),
+            *(Product(first), *(said[first] if place % 3 == 0 else [])),
+            *(Product(second), *(said[second] if place % 3 == 0 else [])),
+        ]
+    assert {(place % 3 == 0, parts[1].code) for place, parts in short.items()} == {
+        (with_prices, first) for with_prices in (True, False) for first in "AB"
+    }
+
+
+# Sayings
+
+
+def ways(part: str) -> list[tuple[re.Pattern, str, str]]:
+    """Every way to ask of a part, of any thing and any occasion: what fits it, and the request and remark it is."""
+    wording = instructions.wording(part)
+    fill = {re.escape("{what}"): "(?:an?|some|something) [^.?!]+", re.escape("{for}"): "(?: for [^.?!]+)?"}
+    found = []
+    for request in wording.requests:
+        pattern = re.escape(request)
+        for place, anything in fill.items():
+            pattern = pattern.replace(place, anything)
+        found += [(re.compile(pattern + re.escape(remark)), request, remark) for remark in wording.remarks]
+    return found
+
+
+def split() -> tuple[list[str], list[documents.Document]]:
+    """Requests, and what the shop says."""
+    asked = [parts for parts in SAYINGS if REQUEST in parts]
+    return [parts[1].removeprefix(" ") for parts in asked], [parts for parts in SAYINGS if REQUEST not in parts]
+
+
+def test_a_saying_is_a_request_or_two_remarks_and_names_no_product():
+    requests, said = split()
+    assert (len(requests), len(said)) == (300, 600)
+    for parts in SAYINGS:
+        assert not products(parts) and controls(parts) in ([REQUEST], [])
+    assert all(len(parts) == 2 and all(isinstance(text, str) for text in parts) for parts in said)
+    names = [name for name in TABLE["name"].unique() if " " in name]
+    assert not [parts for parts in said if any(name in "".join(parts) for name in names)]
+
+
+def test_requests_are_asked_in_the_ways_that_are_learned_and_in_none_held_out():
+    requests, _ = split()
+    used = [[way for way in ways("learned") if way[0].fullmatch(request)] for request in requests]
+    assert all(len(which) == 1 for which in used)
+    assert {which[0][1] for which in used} == set(instructions.wording("learned").requests)
+    assert {which[0][2] for which in used} == set(instructions.wording("learned").remarks)
+    assert not [request for request in requests if any(way.fullmatch(request) for way, *_ in ways("held_out"))]
+    heads = [way.partition("{what}")[0] for way in instructions.wording("held_out").requests]
+    phrases = [*heads, *filter(None, instructions.wording("held_out").remarks)]
+    texts = ["".join(part for part in parts if isinstance(part, str)) for parts in SAYINGS]
+    assert len(phrases) == 8 and not [text for text in texts if any(phrase in text for phrase in phrases)]
+
+
+def test_what_the_shop_says_is_the_end_of_an_answer_in_either_style():
+    made = instructions.write_instructions(TABLE, 300, instructions.wording("learned"))
+    _, said = split()
+    for place, parts in enumerate(said):
+        instruction, style = made[place // 2], instructions.STYLES[place % 2]
+        words = instructions.answer(instruction, TABLE, style)
+        for text, whole, code in zip(parts, words[-3::2], (instruction.picks[-1], instruction.close[0]), strict=True):
+            assert (
+                whole == f" {TABLE.at[code, 'name']}:{text}"
+                and documents.format_pounds(TABLE.at[code, "price"]) in text
+            )
+        assert " Note: " in parts[0] and parts[0].endswith(" Or:")
+
+
+def test_sayings_are_about_the_goods_that_are_given():
+    learned, held = instructions.split_goods(TABLE, 0.5)
+    prices = {documents.format_pounds(price) for price in learned["price"]}
+    stated = {price for parts in pretraining.answer_fragments(learned, 100) for text in parts if isinstance(text, str)
+              for price in re.findall(r"£[\d.]+\d", text)}  # fmt: skip
+    assert stated and stated <= prices and {documents.format_pounds(price) for price in held["price"]} - prices
+
+
+# Both
+
+
+def test_no_request_stands_beside_an_answer():
+    assert not [parts for parts in LISTS if REQUEST in parts]
+    for parts in SAYINGS:
+        if REQUEST in parts:
+            assert parts[0] == REQUEST and len(parts) == 2  # and nothing after it
+        assert ANSWER not in parts
+    requests, said = split()
+    texts = ["".join(parts) for parts in said]
+    assert not [text for text in texts if any(request in text for request in requests)]
+
+
+@pytest.mark.parametrize("write", [pretraining.copy_task_lists, pretraining.answer_fragments])
+def test_the_same_by_the_same_seed(write):
+    first, again, other = (list(write(TABLE, 40, seed)) for seed in (0, 0, 1))
+    assert first == again != other
+    assert list(islice(write(TABLE, 80, 0), len(first))) == first
+
+
+@pytest.mark.parametrize("documented", [LISTS, SAYINGS], ids=["lists", "sayings"])
+def test_a_small_vocabulary_holds_it_all(documented):
+    vocabulary = Vocabulary({bytes([byte]): byte for byte in range(256)}, list(TABLE.index))
+    for parts in documented:
+        ids = documents.encode_document(parts, vocabulary)
+        spelled = [part if isinstance(part, str) else part[0] if isinstance(part, Control) else f"<|{part.code}|>"
+                   for part in parts]  # fmt: skip
+        assert vocabulary.decode(ids) == "".join(spelled)
+        assert sum(token >= 256 for token in ids) == len(products(parts)) + len(controls(parts))
+
+
+def test_too_few_goods_for_a_list_are_refused():
+    with pytest.raises(ValueError, match="too few for lists"):
+        next(
+            pretraining.copy_task_lists(
+                pd.DataFrame({"name": ["mug"], "price": [1.0], "occasion": [""]}, index=["1A"]), 1
+            )
+        )

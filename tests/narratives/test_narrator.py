@@ -1,0 +1,73 @@
+"""narrator: what it tells is true however little it learned; kept and loaded it tells the same."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+
+from recbook.gpt.config import GPTConfig
+from recbook.gpt.model import GPT
+from recbook.narratives import narrator as narrators
+from recbook.narratives.fact_store import HeldOutSplit, draw_facts
+from recbook.narratives.narrator import GOODS_PER_PLAN, NARRATOR_STYLE, Narrator, NarratorConfig
+from recbook.training import checkpoints
+
+
+@pytest.fixture(scope="module")
+def facts(small_shop):
+    everybody = HeldOutSplit(small_shop.customers, small_shop.ledger.table.index.tolist())
+    return draw_facts(small_shop.ledger, everybody, 6, seed=3)
+
+
+def test_what_is_told_is_true_and_names_product_and_price(small_shop, facts):
+    for told, each in zip(small_shop.narrator.tell(facts, small_shop.checker), facts, strict=True):
+        assert each.name in told.text and f"{each.price:.2f}" in told.text
+        assert not small_shop.checker.false(told.text, each)
+
+
+def test_kept_and_loaded_it_tells_the_same(small_shop, facts, tmp_path):
+    small_shop.narrator.save(tmp_path)
+    again = Narrator.load(tmp_path)
+    assert again.tell(facts, small_shop.checker, seed=5) == small_shop.narrator.tell(facts, small_shop.checker, seed=5)
+    assert again.style == "warm" and again.vocabulary == small_shop.narrator.vocabulary
+
+
+def test_the_adapter_is_merged_and_every_product_has_a_token(small_shop):
+    told = small_shop.narrator
+    assert not [name for name in told.model.state_dict() if "A." in name or "lora" in name]
+    assert set(told.vocabulary.product) == set(small_shop.ledger.table.index)
+
+
+def test_more_goods_are_read_longer(small_shop, monkeypatch):
+    steps = []
+
+    class Stop(Exception):
+        pass
+
+    def train(model, data, settings, progress=True):
+        steps.append(settings.steps)
+        raise Stop
+
+    monkeypatch.setattr(narrators, "train", train)
+    tiny = NarratorConfig(words=700, cards=1, recitals=5, sayings=5, steps=7)
+    for goods in (GOODS_PER_PLAN, len(small_shop.ledger.table) / 3):
+        monkeypatch.setattr(narrators, "GOODS_PER_PLAN", goods)
+        with pytest.raises(Stop):
+            Narrator.fit(small_shop.receipts, small_shop.ledger, tiny, progress=False)
+    assert steps == [7, 21]
+
+
+def test_what_is_no_narrator_is_named(small_shop, tmp_path):
+    with pytest.raises(ValueError, match="does not hold a narrator"):
+        Narrator.load(tmp_path)
+    small_shop.narrator.save(tmp_path)
+    (tmp_path / NARRATOR_STYLE).write_text(json.dumps("shouting"))
+    with pytest.raises(ValueError, match="different narrators"):
+        Narrator.load(tmp_path)
+    small_shop.narrator.save(tmp_path)
+    checkpoints.save_gpt(GPT(GPTConfig(40, 16, 1, 2, 8)), tmp_path)
+    with pytest.raises(ValueError, match="different narrators"):
+        Narrator.load(tmp_path)
+    with pytest.raises(ValueError, match="no style 'shouting'"):
+        NarratorConfig(style="shouting")
