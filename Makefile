@@ -73,10 +73,10 @@ bench: $(BOOK)
 	$(BIN)/python benchmarks/quantization.py baskets --data embedded
 	$(BIN)/python benchmarks/quantization.py baskets --data $(REAL)
 	$(BIN)/python benchmarks/quantization.py kernels
-	$(BIN)/python benchmarks/reranking.py channels --data embedded
-	$(BIN)/python benchmarks/reranking.py channels --data $(REAL)
-	$(BIN)/python benchmarks/reranking.py blend --data embedded
-	$(BIN)/python benchmarks/reranking.py blend --data $(REAL)
+	$(BIN)/python benchmarks/ranking.py channels --data embedded
+	$(BIN)/python benchmarks/ranking.py channels --data $(REAL)
+	$(BIN)/python benchmarks/ranking.py blend --data embedded
+	$(BIN)/python benchmarks/ranking.py blend --data $(REAL)
 	$(BIN)/python benchmarks/failures.py --data embedded
 	$(BIN)/python benchmarks/failures.py --data $(REAL)
 	$(BIN)/python benchmarks/llm_ranking.py --data embedded

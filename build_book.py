@@ -55,24 +55,37 @@ def lesson(chapter: str):
     return notebook
 
 
-def foundations() -> bytes:
-    """A hash of what a chapter's outputs are made from beside its code: the package, the assortment, the results.
+def foundations(notebook) -> bytes:
+    """A hash of what a chapter's outputs are made from beside its code: the modules it rests on, the results it shows.
+
+    Of the package, what the chapter imports, and what that imports in turn, counts with comments and docstrings, since
+    pages show sources; so do the data files of those modules, and the checks of the chapter's exercises.
+    """
+    from recbook import freshness
+
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    topics = re.findall(r'page\.opening\("\d\d_(\w+)"\)', code)
+    starts = [freshness.Source("chapter", code), *(f"recbook.book.exercises.{topic}" for topic in topics)]
+    digest = hashlib.sha256(freshness.fingerprint(*starts, shown=True).encode())
+    for path in shown_results(code):
+        digest.update(f"{path.name}\0{path.read_text(encoding='utf-8')}\0".encode())
+    return digest.digest()
+
+
+def shown_results(code: str) -> list[Path]:
+    """The results files that a chapter may show: those whose names, or whole first words of them, stand in its code.
 
     results/chapters.json is left out: a refresh writes it, and only the openings show it, which have their own test.
-    Every results file counts for every chapter: that asks for a refresh too many now and then, and never one too few.
     """
-    package = [*(ROOT / "recbook").rglob("*.py"), ROOT / "recbook" / "assortment.json"]
-    results = [path for path in (ROOT / "results").glob("*.json") if path.name != "chapters.json"]
-    digest = hashlib.sha256()
-    for path in sorted(path for path in [*package, *results] if path.exists()):
-        text = path.read_text(encoding="utf-8")  # as text: line ends differ between systems
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{text}\0".encode())
-    return digest.digest()
+    texts = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant) and node.value}
+    words = {text.rstrip("_") for text in texts if isinstance(text, str)}
+    files = [path for path in sorted((ROOT / "results").glob("*.json")) if path.stem != "chapters"]
+    return [path for path in files if any(f"{path.stem}_".startswith(f"{word}_") for word in words)]
 
 
 def stamps(notebook) -> list[str]:
     """For each code cell, a hash of its code, all code before it and the `foundations`: what its outputs come from."""
-    chain, result = hashlib.sha256(foundations()), []
+    chain, result = hashlib.sha256(foundations(notebook)), []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             chain.update(cell.source.encode() + b"\0")

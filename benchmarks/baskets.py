@@ -96,7 +96,7 @@ def steps(split: evaluation.Split, settings: BasketGPTConfig) -> list[dict]:
 
 
 class Stream:
-    """Random windows of tokens, in the form that `training.train` reads."""
+    """Random windows of tokens, in the form that `train` reads."""
 
     def __init__(self, tokens: np.ndarray, context: int):
         """All shoppers' tokens in a row, (tokens,) int64."""

@@ -2,7 +2,7 @@
 
     RECBOOK_SCALE=full python benchmarks/full_model.py --data online-retail --model FOLDER
 
-writes a model that `checkpoints.load_model` reads, which benchmarks/quantization.py then shrinks. About a quarter of an
+writes a model that `checkpoints.load_gpt` reads, which benchmarks/quantization.py then shrinks. About a quarter of an
 hour and 4 GB on two cores. `--data`: what `RECBOOK_DATA` takes, or `embedded`.
 """
 

@@ -1,10 +1,10 @@
 """Candidates by channel, and what a learned blend gains from the GPT: on the embedded shop, on a real log.
 
-    python benchmarks/reranking.py channels --data online-retail
-    python benchmarks/reranking.py blend --data online-retail
+    python benchmarks/ranking.py channels --data online-retail
+    python benchmarks/ranking.py blend --data online-retail
 
 `channels` writes results/channels_<name of the data>.json: the recall of every channel and of all in turns. `blend`
-writes results/reranking_<name of the data>.json: LightGBM's LambdaRank without the BasketGPT's score, with it added,
+writes results/ranking_<name of the data>.json: LightGBM's LambdaRank without the BasketGPT's score, with it added,
 and with it as a signal; the BasketGPT alone; the formula blend; paired. Both fit a BasketGPT at the judged cut, `blend`
 also one at each of the earlier cuts that it learns from, unless they are kept from an earlier run: about 5 minutes and
 3 GB each on two cores and the real log, half a minute on the embedded shop. `--data embedded` is the default.
@@ -195,8 +195,8 @@ def main() -> None:
     if arguments.rehearse:
         return
     slug, dated = results_files.slug(data["name"]), f" --cut {split.cut:%Y-%m-%d}" if split.cut != usual else ""
-    command = f"python benchmarks/reranking.py {arguments.what} --data {'embedded' if embedded else slug}{dated}"
-    kind = "channels" if arguments.what == "channels" else "reranking"
+    command = f"python benchmarks/ranking.py {arguments.what} --data {'embedded' if embedded else slug}{dated}"
+    kind = "channels" if arguments.what == "channels" else "ranking"
     name = f"{kind}_{slug}" + dated.replace(" --cut ", "_")
     seconds = time.perf_counter() - start
     path = save_results(name, rows, command=command, data=data, seconds=seconds)

@@ -6,7 +6,7 @@ writes results/search.json, in about eight minutes and 4 GB on two cores, after 
 minutes more). `--products 100000` is a quick rehearsal, which writes nothing.
 
 The products: descriptions from the embedded shop's words, in every combination, encoded by MiniLM; a thousand are held
-out as queries and the others grown to a million by `scale.grow`. How the grown spread is measured beside the original.
+out as queries and the others grown to a million by `measures.grow`. How the grown spread is measured beside the original.
 Every index answers through `recbook.search`. Batched: all queries in one call, on two threads, the best of three calls.
 Single: one query a call, the median over calls. Flat gets, of several batch sizes, the one that suits it best, and for
 single queries the faster of FAISS and a matrix product.

@@ -106,7 +106,7 @@ class Counter:
         return np.bincount(bought, minlength=len(self.codes))
 
     def fresh(self, shopper: Shopper) -> np.ndarray:
-        """As `baselines.recency`, (products,) float32."""
+        """As `models.recency`, (products,) float32."""
         made = np.zeros(len(self.codes), np.float32)
         for date, basket in shopper.history:  # oldest first
             days = (shopper.when - date) / pd.Timedelta(days=1)

@@ -85,7 +85,7 @@ def plain_loop(model, loss: Callable, bfloat16: bool = False, fused: bool | None
 
 
 class Given:
-    """Batches as `training.train` takes its data."""
+    """Batches as `train` takes its data."""
 
     def __init__(self, batches: list):
         self.batches = batches
@@ -95,7 +95,7 @@ class Given:
 
 
 def our_step(config: GPTConfig, **changed) -> Callable:
-    """The step of `training.train`, with all that it does."""
+    """The step of `train`, with all that it does."""
     model = GPT(config, seed=SEED)
 
     def steps(batches: list) -> None:
@@ -189,7 +189,7 @@ def plain_race(config: GPTConfig, data, judge, steps: int, every: int) -> list[t
 
 
 def our_race(config: GPTConfig, data, judge, settings: TrainingConfig) -> list[tuple[int, float, float]]:
-    """The same of `training.train`; its clock too stands still while the loss is looked at."""
+    """The same of `train`; its clock too stands still while the loss is looked at."""
     metrics = train(
         GPT(config, seed=SEED), data, settings,
         validate=lambda model: validation_loss(model, judge), progress=False,

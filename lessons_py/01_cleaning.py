@@ -113,7 +113,7 @@ print("the other mistake:", "Café light".encode().decode("latin-1"))
 # %% [markdown]
 # The second mistake raises nothing. It prints nonsense, and the nonsense becomes a product's name.
 #
-# `rc.check` turns a frame into receipts of known types. It reads the dates in the one order that fits every line, and
+# `schema.check_receipts` turns a frame into receipts of known types. It reads the dates in the one order that fits every line, and
 # it refuses what it would have to guess.
 
 # %%
@@ -136,7 +136,7 @@ raw = schema.check_receipts(raw)
 print(f"{len(raw):,} lines, all of the right types")
 
 # %% [markdown]
-# An error names the column, the row, what stands there, and what to do. `rc.load` does the same for a whole file: CSV
+# An error names the column, the row, what stands there, and what to do. `load_receipts` does the same for a whole file: CSV
 # in either encoding, an Excel workbook, parquet, zipped or not.
 #
 # > **Pitfall.** A date column that reads without an error proves nothing. Look at the days: if a year of receipts knows

@@ -1058,7 +1058,7 @@ check("2.5", ease_column)
 # ```
 #
 # This solves a system for each product; the closed form gets all of them from one inverse. Compare with
-# `baselines.ease_weights`.
+# `models.ease_weights`.
 #
 # </details>
 
@@ -1067,7 +1067,7 @@ check("2.5", ease_column)
 #
 # Change one thing in the blend: the half-life, the root, the weight of habit, or a fourth term of your own. Choose its
 # value on cuts in August, September and October, with `evaluation.next_basket(receipts, "2011-08-09")` and so on.
-# Only then run November, once, and report the paired difference to `baselines.blend` with its interval. How many
+# Only then run November, once, and report the paired difference to `models.blend` with its interval. How many
 # values did you try? Would you have chosen the same on November?
 #
 # <details><summary>What to look for</summary>

@@ -194,7 +194,7 @@ frequent = table[table["texts"] >= 5].sort_values("texts", kind="stable")
 pd.concat([frequent.tail(4)[::-1], frequent.head(4)], keys=["lightest", "heaviest"]).round(2)
 
 # %% [markdown]
-# Take a product that people buy and ask for its nearest others. `em.nearest` is one matrix product and a sort.
+# Take a product that people buy and ask for its nearest others. `text_vectors.nearest` is one matrix product and a sort.
 
 # %%
 teapots = catalogue[names.str.contains("teapot")]
@@ -419,7 +419,7 @@ Markdown(
 
 # %% [markdown]
 # Too little to read. So give up distances, and keep neighbours: t-SNE places the products so that those near each other
-# among the vectors are near each other on the page. It makes no promise about far ones. `em.flat_map` runs it on the
+# among the vectors are near each other on the page. It makes no promise about far ones. `text_vectors.flat_map` runs it on the
 # best-sellers.
 
 # %%
@@ -505,7 +505,7 @@ Markdown(
 # %% [markdown]
 # The triples are hand-picked to be hard, but the lesson is general. Texts that share all words but one are close, and the
 # one word that differs may be the one that decides: the colour, the count, "without". So never let a cosine answer a
-# question of fact. Price, size and colour are columns; filter on them ([Chapter 4](04_faiss.ipynb) does), and leave to
+# question of fact. Price, size and colour are columns; filter on them ([Chapter 4](04_search.ipynb) does), and leave to
 # the vector what only it can do.
 #
 # How deep does this go in our own catalogue? On the embedded shop the true attributes of each product are known. What
@@ -624,7 +624,7 @@ print(f"sharpened, MiniLM shows {metrics.coverage(lists, len(split.codes)):.0%} 
 
 # %% [markdown]
 # Now the test, at the next basket of Chapter 2, on products new to the shopper. We let text stand alone, by its mean and
-# sharpened, and then beside EASE: `em.with_text` adds the two after dividing each by its spread. All of the lower group are
+# sharpened, and then beside EASE: `text_vectors.with_text` adds the two after dividing each by its spread. All of the lower group are
 # multiplied by the root of recent popularity, as in Chapter 2's blend. The powers and the weights were chosen on a cut
 # thirty days earlier, by the script that wrote the table of real receipts below (for receipts of your own, those of Online
 # Retail serve).
@@ -727,7 +727,7 @@ assert np.allclose(np.abs(directions[:8]), np.abs(theirs), atol=1e-4)
 print("page, package and scikit-learn agree")
 
 # %% [markdown]
-# And the sentence-transformer. Where there is a network, `em.encode(texts, "thenlper/gte-small")` takes any model of the
+# And the sentence-transformer. Where there is a network, `encode(texts, "thenlper/gte-small")` takes any model of the
 # Hugging Face hub that has its weights in safetensors, a format that holds numbers and cannot run code.
 
 # %%
@@ -937,7 +937,7 @@ check("3.5", interest_scores)
 # <details><summary>Answer</summary>
 #
 # There is no single answer. Start from the cell that makes `at_cut`, change `texts_at_cut`, and compare with
-# `evaluation.paired`. Words from the baskets usually help the most: they bring the receipts' knowledge of complements into
+# `intervals.paired`. Words from the baskets usually help the most: they bring the receipts' knowledge of complements into
 # the text. Take them from before the cut alone.
 #
 # </details>
@@ -951,7 +951,7 @@ check("3.5", interest_scores)
 # than complements, and none of them can be trusted with a colour, a number or a "without". As a feature of a recommender,
 # text is a small help beside EASE, and counting words is about as good as reading.
 #
-# Comparing one question with every product was fast here, for thousands. [Chapter 4](04_faiss.ipynb) does it for a million.
+# Comparing one question with every product was fast here, for thousands. [Chapter 4](04_search.ipynb) does it for a million.
 #
 # ## Further reading
 #

@@ -22,7 +22,7 @@ if "google.colab" in sys.modules:
 # %% tags=["nbval-ignore-output"]
 from recbook.book import page
 
-page.opening("04_faiss")
+page.opening("04_search")
 
 # %% [markdown]
 # **You will learn**
@@ -148,7 +148,7 @@ pd.Series(
 
 # %% [markdown]
 # Distance has no such weakness, and on unit vectors the two agree: $\lVert a - b \rVert^2 = 2 - 2\, a \cdot b$, so the
-# largest product is the smallest distance. `search.build` refuses vectors that are not of length one.
+# largest product is the smallest distance. `build_index` refuses vectors that are not of length one.
 #
 # ## What an index bets on
 #
@@ -179,7 +179,7 @@ pd.DataFrame({"this shop": spread(vectors), "random vectors": spread(noise)})
 # %% [markdown]
 # In the shop a neighbour is much nearer than a stranger. Among random vectors everything is about as far as everything
 # else: no index can help, and a benchmark on random vectors measures nothing. So to practise on more products than this
-# shop has, make them from the real ones: `scale.grow` moves each product a random step along the directions in which
+# shop has, make them from the real ones: `measures.grow` moves each product a random step along the directions in which
 # its own neighbours lie. That it spreads as the original does is something to measure, so measure it.
 
 # %% tags=["nbval-ignore-output"]
@@ -634,7 +634,7 @@ plt.show()
 # %% [markdown]
 # Inside an approximate index a filter is harder than it looks. FAISS skips the products that do not pass (an
 # `IDSelector` in the search parameters), but it still visits only `nprobe` cells, or walks only `ef` candidates, and
-# with a narrow filter these hold too few. `search.search` therefore compares one by one where few products pass, and
+# with a narrow filter these hold too few. `search_index` therefore compares one by one where few products pass, and
 # falls back to that whenever an index comes home with fewer than there are. Against brute force on the allowed alone:
 
 # %%
@@ -735,7 +735,7 @@ folder.cleanup()
 # %% [markdown]
 # > **Pitfall.** A stale index raises no error by itself, and its answers look plausible. Refuse it by its content, not by
 # > its date. And write a new one beside the old, then rename: a reader then meets the old file or the new one, never half
-# > of either. `index_files.save` does.
+# > of either. `save_index` does.
 #
 # ## From page to package
 #
@@ -823,7 +823,7 @@ Markdown(
 # %% [markdown]
 # Run this page on those receipts yourself:
 #
-# `RECBOOK_DATA=online-retail jupyter lab book/04_faiss.ipynb`
+# `RECBOOK_DATA=online-retail jupyter lab book/04_search.ipynb`
 
 # %% [markdown]
 # ## Exercises

@@ -172,7 +172,7 @@ as_table(log).iloc[[*range(8), *range(-4, 0)]]
 #
 # ## Why cut into words first?
 #
-# Pairs are only counted inside a piece that `tokens.WORDS` cuts out, GPT-2's regular expression: a word with the space
+# Pairs are only counted inside a piece that `BPE_PATTERN` cuts out, GPT-2's regular expression: a word with the space
 # before it, a run of digits, a run of signs. What if you do not cut, and let merges run across?
 
 # %%
@@ -400,7 +400,7 @@ assert f"in {together} basket" in vocabulary.decode(three[2])
 print(f"'{known[ours]}' and '{known[theirs]}': together in {together} baskets")
 
 # %% [markdown]
-# A model that is trained on true sentences still invents false ones; Chapter 13 is about that. But trained on false ones it
+# A model that is trained on true sentences still invents false ones; Chapter 14 is about that. But trained on false ones it
 # has no chance.
 #
 # ## A file that a model can train on

@@ -1070,7 +1070,7 @@ check("6.5", rotate)
 # </details>
 #
 # ### Exercise 6.7: depth or width?
-# Give the reader of this page twice the parameters in two ways: two blocks of `gpt.GPT` at the same width, or one block
+# Give the reader of this page twice the parameters in two ways: two blocks of `GPT` at the same width, or one block
 # that is wider. Train both for as many steps with three seeds each. Which lowers the words' loss more, which the
 # products', and is the difference larger than between seeds? Then remove the MLPs from the deeper one. What is left?
 

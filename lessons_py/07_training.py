@@ -380,7 +380,7 @@ pd.Series(
 # %% [markdown]
 # > **Pitfall.** The mean of the parts' means is not the mean of the whole unless every part has as many targets as the
 # > others. For years widely used libraries got this wrong, and nobody noticed, because a slightly wrong loss still falls.
-# > `training.train` weighs each part by its targets.
+# > `train` weighs each part by its targets.
 #
 # ## Numbers in two bytes
 #
@@ -506,7 +506,7 @@ plot_curves(curves, f"After {settings.steps} steps, {best} is lowest: {ends[best
 #
 # ## What happened in each run
 #
-# You will try much and remember little, so let runs write their own diary. `training.train` leaves one in every folder it is
+# You will try much and remember little, so let runs write their own diary. `train` leaves one in every folder it is
 # given, `metrics.jsonl`: a line every so many steps, readable with nothing but a text editor.
 
 # %% tags=["nbval-ignore-output"]
@@ -1042,7 +1042,7 @@ check("7.5", hours)
 # ### Exercise 7.6: what may change in the middle?
 # You resume a run, and since the last checkpoint you have (a) bought a machine with more cores, (b) added yesterday's
 # receipts to the token file, (c) set `evaluate_every` to a smaller number, (d) moved the folder. Which of these can change
-# the final weights, and which does `training.train` refuse?
+# the final weights, and which does `train` refuse?
 #
 # <details><summary>Answer</summary>
 #
@@ -1056,8 +1056,8 @@ check("7.5", hours)
 #
 # ### Exercise 7.7: five minutes instead of one
 # You may train five times as long. Would you take more steps, a larger batch, a wider model, a longer context, or several
-# of these? Decide first and write down what you expect. Then try, with `training.train` and the `laptop` preset as the
-# start, and judge on `training.validation_loss` over the same baskets. Mind that a wider model wants a smaller learning
+# of these? Decide first and write down what you expect. Then try, with `train` and the `laptop` preset as the
+# start, and judge on `validation_loss` over the same baskets. Mind that a wider model wants a smaller learning
 # rate, and that the shop has only so much text: at which point does the loss on later baskets rise while the loss on
 # the batches still falls?
 

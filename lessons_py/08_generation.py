@@ -449,7 +449,7 @@ plt.show()
 #
 # ## While it writes: streaming
 #
-# A reader who waits wants the first word now. `generation.stream` yields each token as soon as it is drawn, the same tokens
+# A reader who waits wants the first word now. `stream` yields each token as soon as it is drawn, the same tokens
 # that `generate` returns:
 
 # %% tags=["nbval-ignore-output"]
@@ -495,7 +495,7 @@ for text in ([], ["red"], ["red", "mug"], ["blue", "cup"]):
 # %% [markdown]
 # `red mug` is complete, and also the beginning of something longer: there both the closing token and `rack` are
 # allowed. To constrain the model, set the logit of every other token to minus infinity before the softmax.
-# `generation.Trie` does that for token ids:
+# `Trie` does that for token ids:
 
 # %% tags=["nbval-ignore-output"]
 trie = Trie(real_cards, end=END)
@@ -604,7 +604,7 @@ assert shares["own name enforced"] == 1 >= shares["free"] > 0
 pd.Series(shares, name="mentions with the right name").map("{:.0%}".format).to_frame()
 
 # %% [markdown]
-# `generation.after` makes a constraint wait for a token. A narrative may say what it likes about the shopper; after `<|because|>`
+# `constrained_after` makes a constraint wait for a token. A narrative may say what it likes about the shopper; after `<|because|>`
 # comes a product that exists, under its own name; after the colon it is free again:
 
 # %% tags=["nbval-ignore-output"]
@@ -622,7 +622,7 @@ for reason in finished[:3]:
 # %% [markdown]
 # The product is real. Is the *reason*? Nothing checked the count, the date or the companion, and the model is happy to invent all
 # three. A trie can only hold what you can list; a reason that depends on this shopper's history needs facts found first
-# and a checker afterwards. That is Chapter 13.
+# and a checker afterwards. That is Chapter 14.
 #
 # ## From page to package
 #

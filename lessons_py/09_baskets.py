@@ -531,7 +531,7 @@ Markdown(
 
 # %% [markdown]
 # > **Pitfall.** Deletion explains the *model*, one purchase at a time. Two purchases that say the same cover for each other: take out either
-# > and nothing changes. And it says nothing about why the shopper would want the product. Chapter 13 builds on facts
+# > and nothing changes. And it says nothing about why the shopper would want the product. Chapter 14 builds on facts
 # > instead.
 #
 # ## On real receipts

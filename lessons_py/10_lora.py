@@ -90,7 +90,7 @@ table.loc[list(judged[0].found), ["name", "colour", "kind", "occasion", "price"]
 # %% [markdown]
 # That is one *instruction*. The search says what it found: first what has all that was asked for, then what comes closest. The
 # shop writes thousands of these from its own catalogue, with the answer that a good assistant would give, in the manner of the
-# data set `neuralwork/fashion-style-instruct` (`pairs.load` reads that one too, where there is a network). As a document:
+# data set `neuralwork/fashion-style-instruct` (`load_pairs` reads that one too, where there is a network). As a document:
 
 
 # %%
@@ -446,7 +446,7 @@ for voice in ("terse", "warm"):
 assert voices["terse"] != voices["warm"]
 
 # %% [markdown]
-# One request, one base, two answers. `lora.use(model, "warm")` moves no weight; it only says which narrow way is open. So a server
+# One request, one base, two answers. `use_adapter(model, "warm")` moves no weight; it only says which narrow way is open. So a server
 # holds one base and as many voices as it has customers, and chooses at each request. Can the voices be told apart by something we
 # count?
 
@@ -506,7 +506,7 @@ largest = (beside - inside).abs().max().item()
 assert largest < 1e-3 and torch.equal(taught_model(sample), beside)
 Markdown(
     f"Merged and beside agree to {largest:.0e} in every logit; {rate['beside']:,.0f} tokens a second with the adapter beside, "
-    f"{rate['merged']:,.0f} merged. Unmerged, the model is the one it was, to the last bit. `lora.merge_and_unload` merges for good: a plain model again, to be "
+    f"{rate['merged']:,.0f} merged. Unmerged, the model is the one it was, to the last bit. `merge_and_unload` merges for good: a plain model again, to be "
     "saved, or quantized in the next chapter."
 )
 
@@ -612,8 +612,8 @@ ax.legend(fontsize=8, ncols=2, loc="center right")
 plt.show()
 
 # %% [markdown]
-# Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. To learn from free text, `pairs.load()`
-# fetches `neuralwork/fashion-style-instruct` and gives prompts and answers for `pairs.encoded`, as here. Those answers are
+# Run this chapter on the real log yourself: `RECBOOK_DATA=online-retail make lab`. To learn from free text, `load_pairs()`
+# fetches `neuralwork/fashion-style-instruct` and gives prompts and answers for `encode_pairs`, as here. Those answers are
 # several hundred tokens long: they want a base with more positions, such as the scale `full` has.
 
 # %% [markdown]

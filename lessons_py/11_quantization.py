@@ -353,7 +353,7 @@ assert torch.equal(formats.pack(codes), packed) and torch.equal(formats.unpack(p
 print("codes, steps, levels and bytes: equal")
 
 # %% [markdown]
-# A model needs more than numbers: layers that hold codes, multiply with them, and take the place of its own. `quantized.quantize` puts
+# A model needs more than numbers: layers that hold codes, multiply with them, and take the place of its own. `quantize` puts
 # them in the place of every linear layer and embedding, of any module. What has few weights is left alone: it would
 # save nothing, and norms and biases often matter most. So is the table of positions. The tied head is included, since it *is* the token embedding.
 

@@ -22,7 +22,7 @@ if "google.colab" in sys.modules:
 # %% tags=["nbval-ignore-output"]
 from recbook.book import page
 
-page.opening("12_reranking")
+page.opening("12_ranking")
 
 # %% [markdown]
 # **You will learn**
@@ -33,7 +33,7 @@ page.opening("12_reranking")
 # - to rank the same query differently for different shoppers, with reasons;
 # - to serve a shopper whom nobody knows, and to offer what goes with a teapot to whoever looks at one.
 #
-# **You need** the scoreboard ([Chapter 2](02_baselines.ipynb)), the search ([Chapter 4](04_faiss.ipynb)), the BasketGPT
+# **You need** the scoreboard ([Chapter 2](02_baselines.ipynb)), the search ([Chapter 4](04_search.ipynb)), the BasketGPT
 # ([Chapter 9](09_baskets.ipynb)) and adapters ([Chapter 10](10_lora.ipynb)).
 
 # %% [markdown]
@@ -256,7 +256,7 @@ side.set_index("ranked by")
 # The same fifty products were found for both, two shoppers chosen because their tastes differ most; the order is each one's own. The
 # word has its say in it, equal to the shopper's. For the shopper's part `why` of Chapter 9 gives the reason: the past product
 # without which that part of the score would fall most. It can look odd, a mug because of bunting, and it is what the model
-# used, not a story told afterwards. [Chapter 13](13_narratives.ipynb) turns such reasons into sentences.
+# used, not a story told afterwards. [Chapter 14](14_narratives.ipynb) turns such reasons into sentences.
 #
 # Is it better, or only different? Each shopper of the split later bought something. Take a word for one of those products as
 # what they type, and see where the products that they bought stand among the fifty.
@@ -1062,7 +1062,7 @@ table.round(3)
 # ## From page to package
 #
 # What this chapter built in the open stands in `recbook`, and the cells above asserted that each agrees: the shrunk shares
-# (`cold_start.popular`), the lift (`variety.Companions`), the picks (`variety.mmr`), the mask (`listwise`). This is the diversity
+# (`popular_now`), the lift (`Complements`), the picks (`mmr`), the mask (`listwise`). This is the diversity
 # that Part IV uses from here on.
 
 # %%
@@ -1082,8 +1082,8 @@ def figures(name, metric, question=None):
 
 
 # %% tags=["nbval-ignore-output"]
-if has_results("reranking_online-retail"):
-    rows = pd.DataFrame(load_results("reranking_online-retail")["rows"])
+if has_results("ranking_online-retail"):
+    rows = pd.DataFrame(load_results("ranking_online-retail")["rows"])
     mixed, order = (
         "learned blend and the GPT",
         ["blend", "BasketGPT", "learned blend", "learned blend that reads the GPT"],

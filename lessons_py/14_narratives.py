@@ -22,7 +22,7 @@ if "google.colab" in sys.modules:
 # %% tags=["nbval-ignore-output"]
 from recbook.book import page
 
-page.opening("13_narratives")
+page.opening("14_narratives")
 
 # %% [markdown]
 # **You will learn**
@@ -345,7 +345,7 @@ assert all(facts.name in each.text for each, facts in zip(told["and every senten
 
 # %% [markdown]
 # No false claim in ninety texts: what does that say about the next one? If one text in a hundred were false, ninety good ones in a row
-# would be no great luck. Exercise 13.4 makes this a number; it is why the benchmark below writes a thousand for each style. And the zero is the
+# would be no great luck. Exercise 14.4 makes this a number; it is why the benchmark below writes a thousand for each style. And the zero is the
 # checker's own: whatever it finds false is not let pass, so it can find nothing false in what has passed. The texts are as true as the checker is good.
 #
 # ## Is it still one template?
@@ -563,7 +563,7 @@ Markdown("\n\n".join(told_of) or "(No results of the benchmark are there yet.)")
 # %% [markdown]
 # ## Exercises
 #
-# ### Exercise 13.1: the offending span
+# ### Exercise 14.1: the offending span
 # Write `false_prices(text, price)`: a list of pairs (start, end) of every price in the text, such as `£8.50`, that is not `price`, a float. Every price is
 # written with a pound sign and two decimals; a full stop may follow it.
 
@@ -575,7 +575,7 @@ def false_prices(text, price):
 
 
 # %%
-check("13.1", false_prices)
+check("14.1", false_prices)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -591,7 +591,7 @@ check("13.1", false_prices)
 #
 # </details>
 #
-# ### Exercise 13.2: how often the same words
+# ### Exercise 14.2: how often the same words
 # Write `distinct(texts, n)`: the share of all n-grams in all texts together that are different ones. A text is words parted by spaces; zero if
 # there are no n-grams.
 
@@ -603,7 +603,7 @@ def distinct(texts, n):
 
 
 # %%
-check("13.2", distinct)
+check("14.2", distinct)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -621,7 +621,7 @@ check("13.2", distinct)
 #
 # </details>
 #
-# ### Exercise 13.3: what may come next
+# ### Exercise 14.3: what may come next
 # Phrases are lists of tokens, and a text is one phrase after the other. Write `may_follow(phrases, text)`: the sorted list of tokens that may come after
 # the beginning `text`, a list. A phrase may be complete and go on as a longer one.
 
@@ -633,7 +633,7 @@ def may_follow(phrases, text):
 
 
 # %%
-check("13.3", may_follow)
+check("14.3", may_follow)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -649,12 +649,12 @@ check("13.3", may_follow)
 #     return sorted(found)
 # ```
 #
-# Either the text is the beginning of a phrase, or it begins with a whole phrase and the question is the same for the rest. `phrasing.Words` does not
+# Either the text is the beginning of a phrase, or it begins with a whole phrase and the question is the same for the rest. `NarrativeGrammar` does not
 # ask twice: it keeps all places where one may be.
 #
 # </details>
 #
-# ### Exercise 13.4: what nothing proves
+# ### Exercise 14.4: what nothing proves
 # In `n` texts there was not one false claim. Write `at_most(n, level)`: the largest share of false texts that would still give such luck with a chance
 # of at least `1 - level`, a float. With a level of `0.95` it is close to three divided by n.
 
@@ -666,7 +666,7 @@ def at_most(n, level):
 
 
 # %%
-check("13.4", at_most)
+check("14.4", at_most)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -681,7 +681,7 @@ check("13.4", at_most)
 #
 # </details>
 #
-# ### Exercise 13.5: the reason or another
+# ### Exercise 14.5: the reason or another
 # Write `falls_more(effects, cited)`: `effects` says by product code how much the score falls without it, `cited` is a list of the codes that a text gives
 # as reasons. Return the mean effect of those cited less the mean effect of all others. No other, or none cited: `nan`.
 
@@ -693,7 +693,7 @@ def falls_more(effects, cited):
 
 
 # %%
-check("13.5", falls_more)
+check("14.5", falls_more)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -709,7 +709,7 @@ check("13.5", falls_more)
 #
 # </details>
 #
-# ### Exercise 13.6: lie to it
+# ### Exercise 14.6: lie to it
 # Write twenty false sentences about `facts` that the checker does not flag. For each: which rule is missing? Choose one, add it to `recbook/cues.py` or
 # `recbook/clauses.py` with a test, and see whether a thousand true texts are still unflagged.
 #

@@ -22,7 +22,7 @@ if "google.colab" in sys.modules:
 # %% tags=["nbval-ignore-output"]
 from recbook.book import page
 
-page.opening("14_distillation")
+page.opening("16_distillation")
 
 # %% [markdown]
 # **You will learn**
@@ -34,7 +34,7 @@ page.opening("14_distillation")
 # - to measure a student against its teacher, and against itself without one.
 #
 # **You need** the scoreboard ([Chapter 2](02_baselines.ipynb)), the BasketGPT ([Chapter 9](09_baskets.ipynb)), small weights
-# ([Chapter 11](11_quantization.ipynb)) and the blend that ranks best ([Chapter 12](12_reranking.ipynb)).
+# ([Chapter 11](11_quantization.ipynb)) and the blend that ranks best ([Chapter 12](12_ranking.ipynb)).
 
 # %% [markdown]
 # ## The best answer comes too late. Can a small model learn to give it?
@@ -976,7 +976,7 @@ if len(REAL):
 # %% [markdown]
 # ## Exercises
 #
-# ### Exercise 14.1: soft targets
+# ### Exercise 16.1: soft targets
 # Write `soft_targets(scores, temperature)`: the scores of one list as an array of shares that sum to one. A score of minus
 # infinity gets no share. Scores may be as large as `1500`, and the temperature as small as `0.5`.
 
@@ -988,7 +988,7 @@ def soft_targets(scores, temperature):
 
 
 # %%
-check("14.1", soft_targets)
+check("16.1", soft_targets)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1004,7 +1004,7 @@ check("14.1", soft_targets)
 #
 # </details>
 #
-# ### Exercise 14.2: how sure it is
+# ### Exercise 16.2: how sure it is
 # Write `confidence(chances)`: one less the entropy of a list, as a share of the largest entropy that a list with so many
 # products can have. Chances of zero are places that the list lacks: they count neither in the sum nor in the length. A list
 # with one product has a confidence of one.
@@ -1017,7 +1017,7 @@ def confidence(chances):
 
 
 # %%
-check("14.2", confidence)
+check("16.2", confidence)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1034,7 +1034,7 @@ check("14.2", confidence)
 #
 # </details>
 #
-# ### Exercise 14.3: the divergence
+# ### Exercise 16.3: the divergence
 # Write `divergence(logits, listed, chances)`: the Kullback-Leibler divergence, in nats, of a student from a teacher's list.
 # `logits` are the student's of all products, `listed` the columns on the list, `chances` what the teacher gives them. A
 # chance of zero adds nothing. Logits may be as large as `1200`.
@@ -1047,7 +1047,7 @@ def divergence(logits, listed, chances):
 
 
 # %%
-check("14.3", divergence)
+check("16.3", divergence)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1065,7 +1065,7 @@ check("14.3", divergence)
 #
 # </details>
 #
-# ### Exercise 14.4: the share of the gap
+# ### Exercise 16.4: the share of the gap
 # Write `share_closed(alone, taught, teacher, least)`: each of the first three is an array of NDCG, an entry a shopper. Return
 # the share of the mean gap, the teacher less the student alone, that teaching closes, or `nan` if the gap is smaller than
 # `least`.
@@ -1078,7 +1078,7 @@ def share_closed(alone, taught, teacher, least):
 
 
 # %%
-check("14.4", share_closed)
+check("16.4", share_closed)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1096,7 +1096,7 @@ check("14.4", share_closed)
 #
 # </details>
 #
-# ### Exercise 14.5: what leaks?
+# ### Exercise 16.5: what leaks?
 # A colleague labels histories for a student that will be judged on November. Which of these give something away, and what?
 #
 # - (a) The teacher was fitted on receipts up to the end of November; the histories end in October.
@@ -1121,7 +1121,7 @@ check("14.4", share_closed)
 #
 # </details>
 #
-# ### Exercise 14.6: a better teacher, or a better student?
+# ### Exercise 16.6: a better teacher, or a better student?
 # The student is near its teacher. Where would you go on? Choose one, write down what you expect before you try it, and
 # measure it with three seeds and a paired interval: a student half as wide; labels of one-time shoppers, who have no true
 # basket; a teacher that is the mean of two blends with other seeds; labels for histories that you *invent*, by mixing baskets

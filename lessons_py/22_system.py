@@ -22,7 +22,7 @@ if "google.colab" in sys.modules:
 # %% tags=["nbval-ignore-output"]
 from recbook.book import page
 
-page.opening("18_system")
+page.opening("22_system")
 
 # %% [markdown]
 # **You will learn**
@@ -34,8 +34,8 @@ page.opening("18_system")
 # - to choose among methods by what they are worth *and* what they cost, and to say what yours does not do.
 #
 # **You need** all that came before, above all the BasketGPT ([Chapter 9](09_baskets.ipynb)), candidates and rankers
-# ([Chapter 12](12_reranking.ipynb)), checked narratives ([Chapter 13](13_narratives.ipynb)) and the student
-# ([Chapter 14](14_distillation.ipynb)).
+# ([Chapter 12](12_ranking.ipynb)), checked narratives ([Chapter 14](14_narratives.ipynb)) and the student
+# ([Chapter 16](16_distillation.ipynb)).
 
 # %% [markdown]
 # ## A customer is at the counter. Now what?
@@ -93,7 +93,7 @@ assert today == shop.moment == day_after_last(receipts)
 print(f"{len(raw):,} lines, {len(receipts):,} clean; {len(split.shoppers):,} customers, {len(split.codes):,} products")
 
 # %% [markdown]
-# **Embed** (Chapters 3 and 4), and the three parts that learned (Chapters 9, 12 and 13). Each comment is the line that made it.
+# **Embed** (Chapters 3 and 4), and the three parts that learned (Chapters 9, 12 and 14). Each comment is the line that made it.
 
 # %%
 vectors = shop.vectors  # pd.DataFrame(encode(list(texts.values())), index=list(texts))
@@ -104,7 +104,7 @@ narrator = shop.narrator  # Narrator.fit(receipts, Ledger(receipts, today)): a s
 
 # %% [markdown]
 # **What is known now** (Chapter 12): channels that find candidates, signals that tell about them, the ranker that reads those and trusts the BasketGPT
-# beside. And **the facts** (Chapter 13): a ledger of what may be said, a checker that reads every sentence.
+# beside. And **the facts** (Chapter 14): a ledger of what may be said, a checker that reads every sentence.
 
 # %%
 moment = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
@@ -350,7 +350,7 @@ print(out)
 
 # %% tags=["nbval-ignore-output"]
 out, code = recbook("doctor")
-assert "18_system" in out
+assert "22_system" in out
 print(out.split("\nCached")[0])
 print("exit code:", code)
 
@@ -366,7 +366,7 @@ print(out.strip())
 # ## What it costs
 #
 # Building is done once a night, asking a hundred times an hour. So measure the two apart, and of asking not the mean but the *slow tail*: nobody is
-# served the mean. `fast=True` lets the student of Chapter 14 rank alone, in place of channels, trees and teacher.
+# served the mean. `fast=True` lets the student of Chapter 16 rank alone, in place of channels, trees and teacher.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -617,7 +617,7 @@ Markdown("\n\n".join(told_of) or "(No results of the benchmark are there yet.)")
 # %% [markdown]
 # ## Exercises
 #
-# ### Exercise 18.1: filter, then cut
+# ### Exercise 22.1: filter, then cut
 # Write `first_allowed(ranked, prices, price_max, left_out, k)`: `ranked` is a list of codes, best first, `prices` a dictionary, `left_out` a list of codes. Return
 # the first `k` that cost at most `price_max` and are not left out; fewer, if there are no more.
 
@@ -629,7 +629,7 @@ def first_allowed(ranked, prices, price_max, left_out, k):
 
 
 # %%
-check("18.1", first_allowed)
+check("22.1", first_allowed)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -644,7 +644,7 @@ check("18.1", first_allowed)
 #
 # </details>
 #
-# ### Exercise 18.2: the slow tail
+# ### Exercise 22.2: the slow tail
 # Write `within(times, share)`: the least of the `times` within which at least that share of all answers came. With a share of `0.5` it is a median that some answer
 # really took, with `0.99` the p99.
 
@@ -656,7 +656,7 @@ def within(times, share):
 
 
 # %%
-check("18.2", within)
+check("22.2", within)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -672,7 +672,7 @@ check("18.2", within)
 #
 # </details>
 #
-# ### Exercise 18.3: a damaged folder
+# ### Exercise 22.3: a damaged folder
 # Write `damaged(manifest, files)`: `manifest` holds a SHA-256 in hexadecimal by file name, `files` the bytes by file name. Return the sorted names of those in the
 # manifest that are missing or hold something else. Files that it does not name do not matter. `hashlib` is imported.
 
@@ -684,7 +684,7 @@ def damaged(manifest, files):
 
 
 # %%
-check("18.3", damaged)
+check("22.3", damaged)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -699,7 +699,7 @@ check("18.3", damaged)
 #
 # </details>
 #
-# ### Exercise 18.4: worth its time
+# ### Exercise 22.4: worth its time
 # Write `worth_it(methods)`: a dictionary of pairs (milliseconds, quality) by name. Leave out each method than which another is at least as fast *and* at least as
 # good, and better in one of the two. Return the names of the rest, the fastest first, equals by name.
 
@@ -711,7 +711,7 @@ def worth_it(methods):
 
 
 # %%
-check("18.4", worth_it)
+check("22.4", worth_it)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -729,7 +729,7 @@ check("18.4", worth_it)
 #
 # </details>
 #
-# ### Exercise 18.5: the loop
+# ### Exercise 22.5: the loop
 # Write `looped(sold, shown, rounds, bought)`: `sold` are sales by product. In each round the `shown` products with most sales (of equals the first) are on the list, and each of
 # them is bought `bought` times; nothing else is. Return each product's share of all sales after all rounds.
 
@@ -741,7 +741,7 @@ def looped(sold, shown, rounds, bought):
 
 
 # %%
-check("18.5", looped)
+check("22.5", looped)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -761,7 +761,7 @@ check("18.5", looped)
 #
 # </details>
 #
-# ### Exercise 18.6: which part would you take out?
+# ### Exercise 22.6: which part would you take out?
 # Your shop has one core, and customers who wait for two tenths of a second and no longer. Use the table of the real log and the latency figures. What do you keep, what
 # do you drop, and what do you do at night instead of at the counter?
 #

@@ -34,7 +34,7 @@ ANSWER_HELP = """with --json, one object on stdout:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code (`EXITS`; `doctor` has 1 too). argparse ends --help and bad options."""
+    """Run a command and return its exit code (`EXITS_HELP`; `doctor` has 1 too). argparse ends --help and bad options."""
     _forgive()
     try:
         try:

@@ -15,7 +15,7 @@ import pandas as pd
 from recbook import __version__
 from recbook.cleaning import schema
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 ONLINE_RETAIL_SHA256 = (
     "9254c05fc41baebc83d2ce37e0843e7cff7cb6ed3f9defdac9dcc82985a8b741"  # fingerprint of its raw receipts
 )

@@ -12,7 +12,7 @@ from recbook.baskets.shopper_features import positions, user_features, user_item
 class BasketWindows:
     """Windows of a log's tokens: products are 0 to N - 1, an opening is N, padding N + 1.
 
-    `training.train` reads its batches: tokens, the basket that opens at each position or -1, and the same again only
+    `train` reads its batches: tokens, the basket that opens at each position or -1, and the same again only
     for the baskets that are asked about. Each (B, T) int64.
     """
 

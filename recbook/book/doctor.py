@@ -20,7 +20,7 @@ CHAPTERS = {
     "01_cleaning": "receipts",
     "02_baselines": "receipts",
     "03_embeddings": "receipts,embeddings",
-    "04_faiss": "receipts,embeddings,search",
+    "04_search": "receipts,embeddings,search",
     "05_tokens": "receipts,language",
     "06_gpt": "receipts,language",
     "07_training": "receipts,language,tracking",
@@ -28,10 +28,10 @@ CHAPTERS = {
     "09_baskets": "receipts,embeddings,language",
     "10_lora": "receipts,language,adapters",
     "11_quantization": "receipts,embeddings,language,adapters",
-    "12_reranking": "receipts,search,language,embeddings,ranking",
-    "13_narratives": "receipts,embeddings,language",
-    "14_distillation": "receipts,search,language,embeddings,ranking",
-    "18_system": "receipts,search,language,embeddings,ranking",
+    "12_ranking": "receipts,search,language,embeddings,ranking",
+    "14_narratives": "receipts,embeddings,language",
+    "16_distillation": "receipts,search,language,embeddings,ranking",
+    "22_system": "receipts,search,language,embeddings,ranking",
 }  # the extras that each chapter needs
 COMMANDS = "receipts,search,language,embeddings,ranking"  # the extras that build, recommend and chat need
 CORE = "core"  # what is installed without any extra

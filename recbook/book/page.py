@@ -12,13 +12,13 @@ STAGES = [
     ("receipts", "clean", ["01_cleaning"]),
     ("measure", "baselines", ["02_baselines"]),
     ("embed", "text to vectors", ["03_embeddings"]),
-    ("retrieve", "FAISS", ["04_faiss"]),
+    ("retrieve", "FAISS", ["04_search"]),
     ("language model", "GPT", ["05_tokens", "06_gpt", "07_training", "08_generation"]),
     ("next basket", "BasketGPT", ["09_baskets"]),
     ("adapt, shrink", "LoRA, NF4", ["10_lora", "11_quantization"]),
-    ("rank", "rerankers", ["12_reranking"]),
-    ("explain", "narratives", ["13_narratives"]),
-    ("distil, serve", "student", ["14_distillation", "15_clicks", "16_trials", "17_serving", "18_system"]),
+    ("rank", "rerankers", ["12_ranking"]),
+    ("explain", "narratives", ["14_narratives"]),
+    ("distil, serve", "student", ["16_distillation", "18_clicks", "19_trials", "21_serving", "22_system"]),
 ]
 
 

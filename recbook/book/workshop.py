@@ -3,18 +3,16 @@
 `RECBOOK_DATA` names the receipts (unset: the embedded shop; a path; or `online-retail`), `RECBOOK_HOME` the folder that
 keeps artifacts (unset: the user's cache), `RECBOOK_SCALE` the size of the language model: `laptop` (unset), `colab` or
 `full`. Receipts of another shop may need `RECBOOK_PRODUCT_CODE`, a regular expression of what its product codes look
-like (unset: `receipts.PRODUCT_CODE`), and `RECBOOK_DATE_FORMAT`, how its dates are written, such as `%d/%m/%Y %H:%M`
+like (unset: `PRODUCT_CODE`), and `RECBOOK_DATE_FORMAT`, how its dates are written, such as `%d/%m/%Y %H:%M`
 (unset: found out from the dates).
 """
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
 from dataclasses import asdict
 from functools import lru_cache
-from importlib.resources import files
 from importlib.util import find_spec
 
 import numpy as np
@@ -25,6 +23,7 @@ from recbook.cleaning import receipts as rc
 from recbook.cleaning import schema, shop
 from recbook.cleaning.load import load_receipts
 from recbook.embeddings.encoder import PACKAGED_MODEL, WEIGHTS_SHA256, encode
+from recbook.freshness import fingerprint
 from recbook.storage import artifact, digest, home
 
 EMBEDDED_SHOP = "embedded shop"  # the name of the data where RECBOOK_DATA is unset
@@ -73,7 +72,7 @@ def _date_format() -> str | None:
 def embeddings(model: str = PACKAGED_MODEL) -> tuple[np.ndarray, np.ndarray]:
     """The catalogue as vectors: codes (products,) str, sorted, and float32 unit rows (products, d) of their texts.
 
-    Kept as an artifact; other descriptions, codes or another model are encoded anew. `model` as in `embeddings.encode`.
+    Kept as an artifact; other descriptions, codes or another model are encoded anew. `model` as in `encode`.
     """
     texts = rc.descriptions(cleaned().receipts)
     listed = hashlib.sha256(json.dumps(list(texts.items())).encode()).hexdigest()
@@ -81,7 +80,7 @@ def embeddings(model: str = PACKAGED_MODEL) -> tuple[np.ndarray, np.ndarray]:
         "texts": listed,
         "model": model,
         "weights": WEIGHTS_SHA256 if model == PACKAGED_MODEL else model,
-        "format": 1,
+        "code": fingerprint("recbook.embeddings.encoder"),
     }
     vectors = artifact(
         "embeddings",
@@ -147,9 +146,8 @@ def known_receipts() -> pd.DataFrame:
 
 
 def vocabulary():
-    """The shop's `tokens.Vocabulary`: its text (GPT-2's at full scale), and a token for every product sold so far."""
+    """The shop's `Vocabulary`: its text (GPT-2's at full scale), and a token for every product sold so far."""
     from recbook.tokens import documents
-    from recbook.tokens import vocabulary as token_vocabulary
     from recbook.tokens.vocabulary import Vocabulary, gpt2_ranks
 
     receipts, gpt2 = known_receipts(), model_scale() == "full"
@@ -157,7 +155,7 @@ def vocabulary():
         "receipts": schema.receipts_fingerprint(receipts),
         "gpt2": gpt2,
         "words": TEXT_TOKENS,
-        "code": _code(documents, token_vocabulary),
+        "code": fingerprint("recbook.tokens.documents"),
     }
 
     def make(folder):
@@ -177,15 +175,17 @@ def token_files() -> tuple[np.ndarray, np.ndarray]:
     baskets after it.
     """
     from recbook.tokens import documents
-    from recbook.tokens import files as token_files_module
     from recbook.tokens.files import read_tokens, write_tokens
 
     known, names = known_receipts(), vocabulary()
     later = cleaned().receipts.drop(known.index)
     receipts = [schema.receipts_fingerprint(known), schema.receipts_fingerprint(later)]
     made_of = {
-        "receipts": receipts, "vocabulary": names.fingerprint, "cards": CARDS, "code": _code(documents, token_files_module)
-    }  # fmt: skip
+        "receipts": receipts,
+        "vocabulary": names.fingerprint,
+        "cards": CARDS,
+        "code": fingerprint("recbook.tokens.documents", "recbook.tokens.files"),
+    }
 
     def make(folder):
         kinds = [documents.product_cards] * CARDS + [documents.basket_documents, documents.shopper_narratives]
@@ -214,7 +214,7 @@ def assistant_base():
 
     It has no validation text of its own: its metrics tell the loss on what it learned from.
     """
-    return _primed("narrator", _narrator_file(), ASSISTANT_BASE)
+    return _primed("assistant base", _assistant_reading(), ASSISTANT_BASE)
 
 
 def _primed(name: str, reading: np.ndarray, plan: dict):
@@ -228,11 +228,10 @@ def _primed(name: str, reading: np.ndarray, plan: dict):
     return _trained(name, (reading,) * 2, GPTConfig(len(vocabulary()), **sizes), how)
 
 
-def _narrator_file() -> np.ndarray:
-    """What the narrator reads, (tokens,): cards, narratives, lists said again, sayings about goods to learn from."""
+def _assistant_reading() -> np.ndarray:
+    """What the base of the assistant reads, (tokens,): cards, narratives, lists said again, sayings about goods to learn from."""
     from recbook.lora import instructions, pretraining
     from recbook.tokens import documents
-    from recbook.tokens import files as token_files_module
     from recbook.tokens.files import read_tokens, write_tokens
 
     known, names, table = known_receipts(), vocabulary(), goods()
@@ -240,9 +239,12 @@ def _narrator_file() -> np.ndarray:
     lists = ASSISTANT_LISTS * _times_larger(table)
     numbers = [ASSISTANT_CARDS, lists, ASSISTANT_SAYINGS, HELD_OUT]
     made_of = {
-        "receipts": schema.receipts_fingerprint(known), "vocabulary": names.fingerprint, "numbers": numbers, "embedded": embedded(),
-        "code": _code(documents, instructions, pretraining, token_files_module) + json.dumps(instructions.phrases()),
-    }  # fmt: skip
+        "receipts": schema.receipts_fingerprint(known),
+        "vocabulary": names.fingerprint,
+        "numbers": numbers,
+        "embedded": embedded(),
+        "code": fingerprint("recbook.lora.pretraining", "recbook.tokens.documents", "recbook.tokens.files"),
+    }
 
     def make(folder):
         kinds = [documents.product_cards] * ASSISTANT_CARDS + [documents.shopper_narratives]
@@ -252,16 +254,16 @@ def _narrator_file() -> np.ndarray:
             *pretraining.answer_fragments(learned, ASSISTANT_SAYINGS, SEED),
         ]
         write_tokens(
-            folder / "narrator.tokens", read + [documents.encode_document(parts, names) for parts in primed], names
+            folder / "assistant.tokens", read + [documents.encode_document(parts, names) for parts in primed], names
         )
 
     return artifact(
-        "narrator's reading", made_of, make, load=lambda folder: read_tokens(folder / "narrator.tokens", names)
+        "assistant's reading", made_of, make, load=lambda folder: read_tokens(folder / "assistant.tokens", names)
     )
 
 
 def fact_store():
-    """What the receipts before the cut tell of shoppers and products: a `ledger.Ledger`."""
+    """What the receipts before the cut tell of shoppers and products: a `FactStore`."""
     from recbook.narratives.fact_store import FactStore
 
     truth = the_shop().products if embedded() else None
@@ -269,45 +271,41 @@ def fact_store():
 
 
 def narrator_base():
-    """The base that Chapter 13 teaches to explain: a GPT that has read sheets of facts, and its metrics, kept alike.
+    """The base that Chapter 14 teaches to explain: a GPT that has read sheets of facts, and its metrics, kept alike.
 
     It has no validation text of its own: its metrics tell the loss on what it learned from.
     """
-    return _primed("storyteller", _storyteller_file(), NARRATOR_BASE)
+    return _primed("narrator base", _narrator_reading(), NARRATOR_BASE)
 
 
-def _storyteller_file() -> np.ndarray:
-    """What the storyteller reads, (tokens,): cards, sheets of invented facts said again, single sentences.
+def _narrator_reading() -> np.ndarray:
+    """What the base of the narrator reads, (tokens,): cards, sheets of invented facts said again, single sentences.
 
     The sheets name all goods, so that all names are read; no sentence is about those that are held out.
     """
-    from recbook.narratives import fact_store as fact_stores
-    from recbook.narratives import facts as narrative_facts
     from recbook.narratives import pretraining as narrative_pretraining
-    from recbook.narratives import templates
     from recbook.narratives.fact_store import split_facts
-    from recbook.narratives.templates import sentence_templates
-    from recbook.tokens import documents
-    from recbook.tokens import files as token_files_module
     from recbook.tokens.files import read_tokens, write_tokens
 
     known, names, larger = known_receipts(), vocabulary(), _times_larger(goods())
     made_of = {
-        "receipts": schema.receipts_fingerprint(known), "vocabulary": names.fingerprint, "embedded": embedded(),
+        "receipts": schema.receipts_fingerprint(known),
+        "vocabulary": names.fingerprint,
+        "embedded": embedded(),
         "numbers": [NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES, HELD_OUT],
-        "code": _code(documents, narrative_facts, fact_stores, narrative_pretraining, templates, token_files_module) + json.dumps(sentence_templates()),
-    }  # fmt: skip
+        "code": fingerprint("recbook.narratives.pretraining", "recbook.tokens.files"),
+    }
 
     def make(folder):
         book, numbers = fact_store(), (NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES)
         learned, _ = split_facts(book, HELD_OUT, SEED)
         read = narrative_pretraining.pretraining_corpus(known, book, names, numbers, SEED, learned.products)
-        write_tokens(folder / "storyteller.tokens", read, names)
+        write_tokens(folder / "narrator.tokens", read, names)
 
     def load(folder):
-        return read_tokens(folder / "storyteller.tokens", names)
+        return read_tokens(folder / "narrator.tokens", names)
 
-    return artifact("storyteller's reading", made_of, make, load)
+    return artifact("narrator's reading", made_of, make, load)
 
 
 def _times_larger(table: pd.DataFrame) -> int:
@@ -319,14 +317,9 @@ def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict)
     import torch
     from filelock import FileLock
 
-    from recbook.gpt import cross_entropy
-    from recbook.gpt import model as gpt_model
     from recbook.gpt.model import GPT
-    from recbook.tokens import files as token_files_module
     from recbook.tokens.files import TokenWindows
-    from recbook.training import checkpoints, distributed
-    from recbook.training import config as training_config
-    from recbook.training import loop as training_loop
+    from recbook.training import checkpoints
     from recbook.training.config import TrainingConfig
     from recbook.training.loop import train, validation_loss
 
@@ -337,9 +330,10 @@ def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict)
     settings = TrainingConfig(seed=SEED, compile=compiled, **how, **rates)
     made_of = {
         "text": [hashlib.sha256(np.ascontiguousarray(ids)).hexdigest() for ids in (learn, judge)],
-        "config": asdict(config), "settings": asdict(settings),
-        "code": _code(gpt_model, cross_entropy, training_config, distributed, training_loop, token_files_module),
-    }  # fmt: skip
+        "config": asdict(config),
+        "settings": asdict(settings),
+        "code": fingerprint("recbook.training.loop", "recbook.gpt.model", "recbook.tokens.files"),
+    }
     run = home() / f"training-{digest(made_of)[:16]}"
 
     def make(folder):
@@ -361,40 +355,27 @@ def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict)
 
 
 def goods() -> pd.DataFrame:
-    """What can be asked for, `instructions.goods`: of the embedded shop by the truth, of others by the descriptions."""
+    """What can be asked for, `instructions.goods_table`: of the embedded shop by the truth, of others by the descriptions."""
     from recbook.lora import instructions
 
     return instructions.goods_table(known_receipts(), the_shop().products if embedded() else None)
 
 
 def basket_gpt(split: evaluation.Split | None = None):
-    """The `baskets.BasketGPT` of a split: of receipts before its cut, products that enough had. The default cut's."""
-    from recbook.baselines import models
-    from recbook.baskets import batches as basket_batches
-    from recbook.baskets import item_features as related_items
-    from recbook.baskets import log as interaction_logs
-    from recbook.baskets import model as basket_model
-    from recbook.baskets import network as basket_network
-    from recbook.baskets import shopper_features
+    """The `BasketGPT` of a split: of receipts before its cut, products that enough had. The default cut's."""
     from recbook.baskets.model import BasketGPT
     from recbook.baskets.network import BasketGPTConfig
-    from recbook.gpt import model as gpt_model
-    from recbook.training import config as training_config
-    from recbook.training import loop as training_loop
 
-    counting, learning = (
-        (models, shopper_features, interaction_logs, related_items),
-        (basket_network, basket_model, gpt_model, training_config, basket_batches, training_loop),
-    )
     if split is None:
         receipts = cleaned().receipts
         split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
     settings = BasketGPTConfig()
     made_of = {
-        "receipts": schema.receipts_fingerprint(split.receipts), "settings": asdict(settings) | {"parts": sorted(settings.parts)},
+        "receipts": schema.receipts_fingerprint(split.receipts),
+        "settings": asdict(settings) | {"parts": sorted(settings.parts)},
         "encoder": WEIGHTS_SHA256,
-        "code": _code(*counting, *learning),
-    }  # fmt: skip
+        "code": fingerprint("recbook.baskets.model"),
+    }
     return artifact(
         "basket model",
         made_of,
@@ -404,7 +385,7 @@ def basket_gpt(split: evaluation.Split | None = None):
 
 
 def student(split: evaluation.Split | None = None):
-    """The distilled `baskets.BasketGPT` of a split, a quarter of its teacher's size or less. The default cut's.
+    """The distilled `BasketGPT` of a split, a quarter of its teacher's size or less. The default cut's.
 
     The teacher is the blend of trees and `basket_gpt`; it labels histories that are cut short, as of the cut.
     """
@@ -416,7 +397,11 @@ def student(split: evaluation.Split | None = None):
         receipts = cleaned().receipts
         split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
     model, sizes = basket_gpt(split), STUDENT_CONFIG
-    made_of = {"receipts": schema.receipts_fingerprint(split.receipts), "encoder": WEIGHTS_SHA256, "code": _package()}
+    made_of = {
+        "receipts": schema.receipts_fingerprint(split.receipts),
+        "encoder": WEIGHTS_SHA256,
+        "code": fingerprint("recbook.system.build"),
+    }
     made_of["settings"] = asdict(sizes) | {"parts": sorted(sizes.parts)}
 
     def make(folder):
@@ -428,7 +413,7 @@ def student(split: evaluation.Split | None = None):
 
 
 def recommender():
-    """The whole `recommender.Recommender` of the receipts that the chapters run on, as of the day after the last."""
+    """The whole `Recommender` of the receipts that the chapters run on, as of the day after the last."""
     from recbook.system.build import RecommenderConfig
     from recbook.system.recommender import Recommender
 
@@ -436,7 +421,7 @@ def recommender():
     made_of = {
         "receipts": schema.receipts_fingerprint(cleaned().receipts),
         "encoder": WEIGHTS_SHA256,
-        "code": _package(),
+        "code": fingerprint("recbook.system.recommender"),
     }
     made_of["settings"] = settings.numbers()
 
@@ -444,14 +429,3 @@ def recommender():
         Recommender.build(raw_receipts(), settings, product_code).save(folder / "shop")
 
     return artifact("recommender", made_of, make, load=lambda folder: Recommender.load(folder / "shop"))
-
-
-def _code(*modules) -> str:
-    """A hash of the modules' source: what they make counts as made by them as they are."""
-    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
-
-
-def _package() -> str:
-    """A hash of the whole package: what is made by so much of it counts as made by all of it."""
-    parts = [part for part in files("recbook").iterdir() if part.name.endswith((".py", ".json"))]
-    return hashlib.sha256(b"".join(part.read_bytes() for part in sorted(parts, key=lambda part: part.name))).hexdigest()

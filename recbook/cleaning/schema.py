@@ -1,6 +1,6 @@
 """The eight columns of raw receipts: their names, their types, and what is refused.
 
-The frame that comes out of `check` is the one shape of raw receipts that everything else relies on. What does not fit
+The frame that comes out of `check_receipts` is the one shape of raw receipts that everything else relies on. What does not fit
 is refused with one `ReceiptsError` that names the column, the first bad rows and the remedy; nothing is guessed.
 """
 

@@ -41,8 +41,8 @@ ACTIONS = ("ignored", "viewed", "added", "purchased")
 class Shop:
     """One simulated shop: what a real shop has (`receipts`), and the truth behind it.
 
-    receipts: raw receipts in the eight columns, as `recbook.receipts.load` returns them.
-    products: the true catalogue, indexed by code: `assortment.products`, and `launched` (date), `quality` (log scale).
+    receipts: raw receipts in the eight columns, as `recbook.cleaning.load.load_receipts` returns them.
+    products: the true catalogue, indexed by code: `shop_products.true_catalogue`, and `launched` (date), `quality` (log scale).
     shoppers: indexed by customer number: country, department (the favourite), budget (pounds a product), loyalty (share
         of a basket bought again), basket_size (products), invoices (visits intended), joined (date).
     affinity: float32 (shoppers, products), how much each shopper likes each product, on a log scale.

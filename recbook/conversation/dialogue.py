@@ -1,6 +1,6 @@
 """A conversation with a shop, as state and turns: what is looked for, up to which price, what is left out.
 
-`turn(state, text)` reads one turn and gives the next state; it needs no recommender and no catalogue, so it can be
+`next_state(state, text)` reads one turn and gives the next state; it needs no recommender and no catalogue, so it can be
 tried by hand. Rules over plain words (`spoken`) find prices, exclusions and relations ("for my mother"); what no rule
 reads is a search. Whoever keeps the conversation asks the recommender with `asked`, `price_max` and `leaving_out`, and
 puts what was shown into `shown`.

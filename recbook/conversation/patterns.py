@@ -179,7 +179,7 @@ HELPED = (
 
 
 def corrected(text: str) -> str:
-    """The text with the words of `TYPED` and the turns of `SHORT` put right where mistyped; no other is touched."""
+    """The text with the words of `TYPED` and the turns of `SHORT_TURNS` put right where mistyped; no other is touched."""
     for turn in SHORT_TURNS:
         if text[:1].lower() == turn[0] and sorted(text.lower()) == sorted(turn):
             return turn

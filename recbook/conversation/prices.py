@@ -1,6 +1,6 @@
 """Prices as people say them: limits in figures or in words, dearer, cheaper; all in pounds.
 
-`limits` reads them off a text. The patterns ignore capitals; `AMOUNT` finds a price in figures or words.
+`price_limits` reads them off a text. The patterns ignore capitals; `PRICE_AMOUNT` finds a price in figures or words.
 """
 
 import re

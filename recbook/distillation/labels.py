@@ -156,7 +156,7 @@ def _line(label: Label) -> dict[str, Any]:
 
 
 def read_labels(path: str | Path, products: Collection[str] | None = None) -> list[Label]:
-    """The labels of a file that `write` made, or somebody else, line after line.
+    """The labels of a file that `write_labels` made, or somebody else, line after line.
 
     `products`: all codes that may occur, if they are to be checked. ValueError names the line and field, what is wrong
     with it, and what to do.
@@ -245,7 +245,7 @@ def label_documents(label: Label, names: dict[str, str], most: int = 20, k: int 
     """A label as text to learn from: "User viewed …, added …, purchased …" and "Recommend: …", a prompt and an answer.
 
     `names` are descriptions by code; told are the `most` products of each kind that came last, answered the first `k`.
-    What was never logged is not told: receipts know purchases only. `pairs.encoded` makes batches of such pairs.
+    What was never logged is not told: receipts know purchases only. `encode_pairs` makes batches of such pairs.
     """
     bought = list(dict.fromkeys(code for _, codes in reversed(label.history) for code in reversed(codes)))[:most]
     prompt: Document = [Control("<|shopper|>"), " User"]

@@ -175,7 +175,7 @@ class _Course:
         network.fit_scales(self.sentences.about(examples, self.known), self.sentences.shoppers[examples])
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, ...]:
-        """Windows of true baskets, as `Sentences.batch` gives them, and then labels, as `Lessons.batch` does."""
+        """Windows of true baskets, as `Sentences.batch` gives them, and then labels, as `DistillationDataset.batch` does."""
         true = self.sentences.batch(step, size, seed)
         return true if self.lessons is None else (*true, *self.lessons.batch(step, self.how.questions, seed))
 
@@ -209,7 +209,7 @@ def distil(
     """A small BasketGPT, fitted on clean receipts and on what a teacher says: `labels` of days before they end.
 
     With `how.alpha` zero no label is looked at: the same student, in the same steps, without a teacher. `knowledge`:
-    what `counted` gives of the same receipts, where several students share it. ValueError: no labels where alpha wants
+    what `count_features` gives of the same receipts, where several students share it. ValueError: no labels where alpha wants
     some, nobody who came back, or a label of a product that the receipts lack.
     """
     texts = descriptions(receipts)

@@ -2,10 +2,10 @@
 
 Three ways, each built on the one before: TF-IDF (a word is an axis, rare words are long), LSA (the axes that a singular
 value decomposition finds in TF-IDF) and a sentence-transformer (a small BERT that has read a billion pairs of
-sentences), which is `encoder.encode`. Every function returns unit rows, so cosine similarity is `a @ b` and no caller
+sentences), which is `encode`. Every function returns unit rows, so cosine similarity is `a @ b` and no caller
 normalises again.
 
-Vectors of the whole catalogue, kept between runs, are `recbook.workshop.embeddings()`.
+Vectors of the whole catalogue, kept between runs, are `recbook.book.workshop.embeddings()`.
 """
 
 import re

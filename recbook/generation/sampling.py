@@ -1,7 +1,7 @@
 """How the next token is drawn from logits: temperature, top-k, top-p, the repetition penalty, and one uniform number.
 
-`shape` is the definition: logits in, logits out, and the softmax of what comes out is what a token is drawn from.
-`choose` draws with the same chances and less work: the k most likely first, the rest on those alone.
+`shape_logits` is the definition: logits in, logits out, and the softmax of what comes out is what a token is drawn from.
+`choose_tokens` draws with the same chances and less work: the k most likely first, the rest on those alone.
 """
 
 from dataclasses import dataclass
@@ -77,9 +77,9 @@ def shape_logits(logits: Tensor, sampling: Sampling, seen: Tensor | None = None)
 
 
 def choose_tokens(logits: Tensor, sampling: Sampling, uniforms: Tensor, seen: Tensor | None = None) -> Tensor:
-    """The next token of each row, (B,): logits (B, V), uniforms as in `draw`, seen as in `shape`.
+    """The next token of each row, (B,): logits (B, V), uniforms as in `draw_tokens`, seen as in `shape_logits`.
 
-    The chances are those of `shape`, but the k most likely are taken first: what follows works on k numbers, not on V.
+    The chances are those of `shape_logits`, but the k most likely are taken first: what follows works on k numbers, not on V.
     """
     if sampling.repetition != 1.0 and seen is not None:
         logits = penalise(logits, seen, sampling.repetition)

@@ -171,7 +171,7 @@ RANKER_POSITIONS = (
 
 
 class TrainingListBatches:
-    """Questions as batches for `training.train`, each prompt laid out as the ranker reads it."""
+    """Questions as batches for `train`, each prompt laid out as the ranker reads it."""
 
     def __init__(self, ranker: GPTRanker, questions: Sequence[TrainingList], positions: int = RANKER_POSITIONS):
         self.ranker, self.questions, words = ranker, questions, ranker.vocabulary

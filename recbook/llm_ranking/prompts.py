@@ -101,7 +101,7 @@ def ranking_document(
 def fitted_prompt(
     shopper: Shopper, query: str | None, candidates: Sequence[str], vocabulary: Vocabulary, positions: int
 ) -> RankingPrompt:
-    """The prompt of `document`, with as many of the latest baskets as fit `positions`; of the last one, as many lines.
+    """The prompt of `ranking_document`, with as many of the latest baskets as fit `positions`; of the last one, as many lines.
 
     ValueError names candidates without a token, or says that the candidates alone do not fit.
     """

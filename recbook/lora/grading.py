@@ -70,7 +70,7 @@ def grade_answer(
     for, and no other occasion; and names all that meet the request, in order (`complete`). One that does not follow the
     format passes in nothing.
 
-    table: `instructions.goods`. What is asked is demanded of the picks, not of the alternative.
+    table: `instructions.goods_table`. What is asked is demanded of the picks, not of the alternative.
     """
     asked, answer = instruction.asked, parse_answer(ids, vocabulary)
     if answer is None:

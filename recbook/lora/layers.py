@@ -145,7 +145,7 @@ def remove_adapter(model: nn.Module, name: str) -> None:
 def merge_adapter(model: nn.Module, name: str) -> None:
     """Add adapter `name` into the frozen weights: the same outputs with no second way, as quick as the plain model.
 
-    The plain weights are kept aside until `unmerge`. ValueError for a base whose weights are codes: four bits cannot
+    The plain weights are kept aside until `unmerge_adapter`. ValueError for a base whose weights are codes: four bits cannot
     hold the sum.
     """
     check_not_merged(model)

@@ -1,6 +1,6 @@
 """Prompts with the answers that a model is to learn: batches in which only the answers count.
 
-What stands in the prompt is given, so no loss is taken there: its targets are -1. `load` reads instruction sets of free
+What stands in the prompt is given, so no loss is taken there: its targets are -1. `load_pairs` reads instruction sets of free
 text from a file, or from the Hugging Face hub, such as `neuralwork/fashion-style-instruct`.
 """
 
@@ -27,7 +27,7 @@ PAIRS_COLUMNS, PAIRS_SUFFIXES = ["input", "context", "completion"], (".parquet",
 class PromptAnswerPairs:
     """Token ids of prompts and of their answers, each answer closed by the token that ends a document.
 
-    `batch` and `blocks` are what `training.train` and `training.validation_loss` ask of data.
+    `batch` and `blocks` are what `train` and `validation_loss` ask of data.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -77,7 +77,7 @@ class PromptAnswerPairs:
 
 
 def encode_pairs(prompts: Sequence[Document], answers: Sequence[Document], vocabulary: Vocabulary) -> PromptAnswerPairs:
-    """Documents as `Pairs`, each answer closed by `<|end|>`."""
+    """Documents as `PromptAnswerPairs`, each answer closed by `<|end|>`."""
     end, pad = vocabulary.control["<|end|>"], vocabulary.control["<|pad|>"]
     asked = [encode_document(prompt, vocabulary) for prompt in prompts]
     return PromptAnswerPairs(asked, [[*encode_document(answer, vocabulary), end] for answer in answers], pad)

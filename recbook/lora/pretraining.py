@@ -2,7 +2,7 @@
 
 A large model has seen every word of English, and text that repeats text. A model of a shop's receipts has seen neither:
 it knows a product by heart and never looks back, and letters that no receipt holds are all the same to it. So the
-narrator's base also reads `lists`, random products with their prices and then the same once more, and `sayings`, the
+narrator's base also reads `copy_task_lists`, random products with their prices and then the same once more, and `answer_fragments`, the
 words that shoppers and the shop use, torn apart. No request stands beside an answer here.
 """
 

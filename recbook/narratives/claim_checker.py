@@ -35,7 +35,7 @@ from recbook.tokens.documents import format_pounds
 
 
 class ClaimChecker:
-    """`Checker(ledger).claims(text, facts)`: every claim; `.false(text, facts)`: those that are not true."""
+    """`ClaimChecker(ledger).claims(text, facts)`: every claim; `.false(text, facts)`: those that are not true."""
 
     def __init__(self, ledger: FactStore):
         """A checker that knows the names and attributes of this shop's products."""

@@ -26,12 +26,12 @@ PIECE_PATTERN = re.compile(
 class NarrativeGrammar:
     """A constraint for `generate`: one phrase after the other, each of a kind that may follow the one before.
 
-    Like `generation.Trie`, but where a phrase is complete the next may begin, or the phrase may go on if a longer one
+    Like `Trie`, but where a phrase is complete the next may begin, or the phrase may go on if a longer one
     does. The text is followed as it grows, so a step costs little.
     """
 
     def __init__(self, phrases: Mapping[str, Sequence[Sequence[int]]], follows: Mapping[str, Iterable[str]], end: int):
-        """`phrases`: token sequences by kind. `follows`: by kind, which kinds may come next; "" is the beginning, and
+        """`phrases`: token sequences by kind. `following_pieces`: by kind, which kinds may come next; "" is the beginning, and
         where it may come the text may end, with the token `end`. Kinds that lead nowhere, since what must follow them
         has no phrases, are left out. ValueError if nothing can be said.
         """

@@ -22,7 +22,7 @@ AMOUNT_PATTERN = re.compile(r"£\d+(?:\.\d+)?")
 
 
 def corrupt(text: str, facts: Facts, ledger: FactStore, kind: str, rng: np.random.Generator) -> str | None:
-    """The text with one falsehood of a kind, one of `PLANTS`; None if it has no place for one."""
+    """The text with one falsehood of a kind, one of `CORRUPTIONS`; None if it has no place for one."""
     return CORRUPTIONS[kind](text, facts, ledger, rng)
 
 

@@ -1,4 +1,4 @@
-"""The receipts before a moment, counted, so that what is said of them can be true: `Ledger.facts(customer, code)`.
+"""The receipts before a moment, counted, so that what is said of them can be true: `FactStore.facts(customer, code)`.
 
 What a loose word such as "often" or "new" means is written here, as a number.
 """
@@ -29,7 +29,7 @@ GUEST = -1  # the number of a shopper whom the receipts do not know
 
 
 class FactStore:
-    """The receipts before a moment, counted: `ledger.facts(17850, "85123A")`.
+    """The receipts before a moment, counted: `facts(17850, "85123A")`.
 
     `names`, `attributes`: of every product, by code. `table`: a row a product, with its `price`.
     """
@@ -43,7 +43,7 @@ class FactStore:
     ):
         """From clean receipts, those from `moment` on left out; `truth` is the embedded shop's true catalogue.
 
-        `unsold`: products that nobody bought yet, as `instructions.goods` takes them. ValueError if nothing is left.
+        `unsold`: products that nobody bought yet, as `instructions.goods_table` takes them. ValueError if nothing is left.
         """
         self.moment, self.lines = moment, receipts[receipts["date"] < moment].sort_values("date", kind="stable")
         if self.lines.empty:
@@ -151,7 +151,7 @@ class FactStore:
         return (CoPurchase(mine[best], self.names[mine[best]], kind, int(both[best]), often),)
 
     def history(self, customer: int) -> list[tuple[pd.Timestamp, list[str]]]:
-        """A shopper's baskets, oldest first, as `baskets.BasketGPT` takes them: dates and codes."""
+        """A shopper's baskets, oldest first, as `BasketGPT` takes them: dates and codes."""
         self._purchases(customer)  # KeyError for nobody
         return [(date, codes["code"].tolist()) for date, codes in self._lines[customer].groupby("date")]
 
@@ -213,7 +213,7 @@ def _short_names(truth: pd.DataFrame) -> pd.Series:
 
 
 def _found(table: pd.DataFrame) -> dict[str, dict[str, tuple[str, ...]]]:
-    """By code what `instructions.goods` found in the descriptions, and the materials that they name.
+    """By code what `instructions.goods_table` found in the descriptions, and the materials that they name.
 
     A last word that is a plain word ("welcome home") tells no kind: "your home" would be understood otherwise.
     """

@@ -1,7 +1,7 @@
 """What is known of a shopper and a product at a moment, and may be said; and the words for numbers and months.
 
 A `Facts` is one recommendation: what the shopper bought that belongs to it, how often and when; what it costs now and
-cost before; its attributes; who bought both; its season. `ledger.Ledger` counts them from receipts.
+cost before; its attributes; who bought both; its season. `FactStore` counts them from receipts.
 """
 
 from collections.abc import Mapping

@@ -83,9 +83,9 @@ def write_checked(
     sampling: Sampling = NARRATIVE_SAMPLING,
     seed: int = 0,
 ) -> list[Narrative]:
-    """As `write` with a style; and from its first false sentence on, each text is drawn again until all is true.
+    """As `write_free` with a style; and from its first false sentence on, each text is drawn again until all is true.
 
-    So is a text that is not whole (`fault`). After TRIES the plainest true sentences follow what is true.
+    So is a text that is not whole (`first_false_sentence`). After TRIES the plainest true sentences follow what is true.
     """
     told = write_free(model, made, vocabulary, sampling, seed, style)
     for attempt in range(1, MOST_TRIES + 1):

@@ -1,6 +1,6 @@
 """A narrator: everything that turns facts into checked sentences, taught in one go and kept in one folder.
 
-Chapter 13 without its experiments: a vocabulary of the shop's own words, a small GPT that reads sheets, an adapter for
+Chapter 14 without its experiments: a vocabulary of the shop's own words, a small GPT that reads sheets, an adapter for
 one style, merged into it. Here no product is held out: a shop wants all of its own names told.
 """
 
@@ -38,7 +38,7 @@ NARRATOR_ADAMW = dict(learning_rate=3e-3)
 
 @dataclass(frozen=True)
 class NarratorConfig:
-    """How a narrator is taught; as in Chapter 13."""
+    """How a narrator is taught; as in Chapter 14."""
 
     style: str = "warm"
     words: int = 2048  # tokens at most that are learned from the shop's text
@@ -89,7 +89,7 @@ class Narrator:
         return cls(merge_and_unload(model, s.style), vocabulary, s.style)
 
     def tell(self, facts: Sequence[Facts], checker: ClaimChecker, seed: int = 0) -> list[Narrative]:
-        """A narrative for each of the facts, every sentence checked: see `narratives.write_true`."""
+        """A narrative for each of the facts, every sentence checked: see `write_checked`."""
         return write_checked(self.model, facts, self.vocabulary, checker, self.style, seed=seed)
 
     def save(self, folder: str | Path) -> None:

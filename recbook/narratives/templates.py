@@ -117,7 +117,7 @@ def slot_values(facts: Facts) -> dict[str, str]:
 
 
 def slot_choices(facts: Facts) -> dict[str, list[str]]:
-    """By the place of a form, all the words that may fill it; names of products are in `named`."""
+    """By the place of a form, all the words that may fill it; names of products are in `slot_products`."""
     found = {name: [words] for name, words in slot_values(facts).items() if name not in NAMED_SLOTS}
     if shared := _told_shared(facts):
         found["shared"] = shared

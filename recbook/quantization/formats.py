@@ -143,7 +143,7 @@ def double_quantize(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def from_double_quantized(codes: Tensor, steps: Tensor, mean: Tensor) -> Tensor:
-    """The scales that `double` stands for, (blocks,)."""
+    """The scales that `double_quantize` stands for, (blocks,)."""
     return from_int8(codes.view(1, -1), steps.view(1, -1), DOUBLE_BLOCK).flatten() + mean
 
 

@@ -55,7 +55,7 @@ class Requests(NamedTuple):
 
 
 def requests_of(log: InteractionLog) -> Requests:
-    """What is known of those who ask, from a log in which each one's last basket is empty: see `histories.ending`."""
+    """What is known of those who ask, from a log in which each one's last basket is empty: see `log_with_openings`."""
     rows = np.flatnonzero(np.diff(log.first, append=-1))
     questions = prediction_points(log, ahead=0, seed=0).take(rows)
     return Requests(log, rows, questions.day, user_features(log, questions), user_item_features(log, questions))

@@ -1,6 +1,6 @@
 """What a list needs beside scores: products that go together instead of ten of a kind.
 
-"Embed what was looked at, take the nearest" answers a teapot with ten teapots. `Companions` knows what is bought along
+"Embed what was looked at, take the nearest" answers a teapot with ten teapots. `Complements` knows what is bought along
 with it; `mmr` picks a list in which no product repeats another.
 """
 

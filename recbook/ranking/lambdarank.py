@@ -5,7 +5,7 @@ trees learn an order, not a probability: a pair that stands the wrong way round 
 gain in NDCG. Burges (2010), "From RankNet to LambdaRank to LambdaMART"; Ke et al. (2017), "LightGBM".
 
 The BasketGPT can come in twice: as signals that the trees read, then every past cut needs a GPT of its own, or as an
-equal, its log-probability added to what the trees say (`LearnedRanker.trusting`), which needs only today's.
+equal, its log-probability added to what the trees say (`LambdaRank.trusting`), which needs only today's.
 """
 
 import json
@@ -77,7 +77,7 @@ def propose_candidates(signals: CandidateFeatures, who: Requests, size: int) -> 
 
 
 class LambdaRank:
-    """Trees that score candidates by their signals: `LearnedRanker.fit(examples of earlier cuts, names)`."""
+    """Trees that score candidates by their signals: `LambdaRank.fit(examples of earlier cuts, names)`."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class LambdaRank:
         return made
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
-        """See `reranking.Ranker`; it reads no query. ValueError: an unknown product, or a ranker without signals."""
+        """See `Ranker`; it reads no query. ValueError: an unknown product, or a ranker without signals."""
         if self.signals is None:
             raise ValueError("this ranker has no signals to look at: give them to `fit` or `load`")
         moment = self.signals.moment

@@ -1,4 +1,4 @@
-"""`recbook build`, `recommend` and `chat`: a recommender made of receipts, asked once, or talked to."""
+"""`recbook build`, `recommend_command` and `chat_command`: a recommender made of receipts, asked once, or talked to."""
 
 import argparse
 import contextlib

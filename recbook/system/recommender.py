@@ -68,7 +68,7 @@ class Recommender:
         product_code: str = rc.PRODUCT_CODE,
         say: Callable[[str], None] | None = print,
     ) -> "Recommender":
-        """Every stage, from raw receipts (`receipts.load`) to a recommender. `say` is told of each stage.
+        """Every stage, from raw receipts (`load_receipts`) to a recommender. `say` is told of each stage.
 
         ValueError if the receipts cannot be cleaned, or are too few to learn from.
         """

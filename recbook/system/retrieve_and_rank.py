@@ -41,7 +41,7 @@ class RankedProducts(NamedTuple):
 
 
 class TwoStageRecommender:
-    """What is on sale at a moment: `shelf.find(shopper)`. `codes` are those that were bought before, then the new."""
+    """What is on sale at a moment: `find(shopper)`. `codes` are those that were bought before, then the new."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class TwoStageRecommender:
         vectors: pd.DataFrame,
         unsold: Sequence[str] = (),
     ):
-        """`split`: as `evaluation.standing` gives it; `model` and `student` fitted on its receipts.
+        """`split`: as `evaluation.snapshot` gives it; `model` and `student` fitted on its receipts.
 
         `unsold`: codes of products that nobody, or too few, bought yet. `vectors`: unit rows of descriptions, by code.
         """

@@ -88,7 +88,7 @@ def _date(text: str | None) -> pd.Timestamp | None:
 
 
 def receipts_of(source: str, date_format: str | None) -> pd.DataFrame:
-    """Raw receipts: the embedded shop's, or those of a file or of `online-retail`, as `receipts.load` reads them."""
+    """Raw receipts: the embedded shop's, or those of a file or of `online-retail`, as `load_receipts` reads them."""
     from recbook.cleaning import shop
     from recbook.cleaning.load import load_receipts
 

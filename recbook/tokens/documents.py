@@ -205,14 +205,14 @@ def _by_company(pair: pd.Series, names: dict[str, str], way: int) -> Document:
 
 
 def _shoppers(receipts: pd.DataFrame) -> pd.DataFrame:
-    """One row a customer: how many `baskets`, the `first` and `last` date, the `country` of the last."""
+    """One row a customer: how many `basket_documents`, the `first` and `last` date, the `country` of the last."""
     groups = receipts.sort_values("date", kind="stable").groupby("customer")
     facts = {"baskets": ("invoice", "nunique"), "first": ("date", "first"), "last": ("date", "last")}
     return groups.agg(**facts, country=("country", "last"))
 
 
 def _held(receipts: pd.DataFrame) -> pd.DataFrame:
-    """One row a customer and product, favourites first: in how many `baskets`; the last line's date, quantity, price.
+    """One row a customer and product, favourites first: in how many `basket_documents`; the last line's date, quantity, price.
 
     Favourites are the products in most baskets; of those the last bought, then the first by code.
     """

@@ -46,7 +46,7 @@ class Vocabulary:
         object.__setattr__(self, "specials", tuple(self.specials))
         if sorted(self.ranks.values()) != list(range(len(self.ranks))):
             raise ValueError(
-                "the ids of text tokens must be 0, 1, 2 …, each once, as `learn` and `gpt2_ranks` give them"
+                "the ids of text tokens must be 0, 1, 2 …, each once, as `learn_bpe` and `gpt2_ranks` give them"
             )
         if missing := [byte for byte in range(256) if bytes([byte]) not in self.ranks]:
             raise ValueError(

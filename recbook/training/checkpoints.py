@@ -194,7 +194,7 @@ def save_gpt(model: GPT, folder: str | Path) -> Path:
 
 
 def load_gpt(folder: str | Path) -> GPT:
-    """The GPT that `save_model` wrote in a folder, or that a checkpoint's folder holds, in evaluation mode, on the CPU.
+    """The GPT that `save_gpt` wrote in a folder, or that a checkpoint's folder holds, in evaluation mode, on the CPU.
 
     A quantized one comes back as it was, without ever taking the memory of its float weights. FileNotFoundError if
     there is none; ValueError if the file is damaged, or holds no GPT of the shape that it names.

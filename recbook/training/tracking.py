@@ -1,4 +1,4 @@
-"""Runs kept and compared with MLflow, in a local store: a `track` for `training.train`, and a table of runs."""
+"""Runs kept and compared with MLflow, in a local store: a `track` for `train`, and a table of runs."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from recbook.training.config import TrainingConfig
 def track_with_mlflow(
     folder: str | Path, settings: TrainingConfig, name: str | None = None, experiment: str = "recbook"
 ) -> Callable[[dict], None]:
-    """A `track` for `training.train` that writes every figure to MLflow's store, `mlflow.db` in a folder.
+    """A `track` for `train` that writes every figure to MLflow's store, `mlflow.db` in a folder.
 
     A run of the same name and settings that never came to its last step is gone on with, without repeating what it
     has; else a new one begins. Look at the store with `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`.

@@ -71,13 +71,13 @@ def test_a_package_that_is_missing_is_named_where_it_is_needed(world, capsys):
     known = doctor.doctor_report()
     assert known["complete"]  # it is no part of the core
     lacking = {chapter for chapter, needs in known["chapters"].items() if needs["missing"]}
-    assert lacking == {"04_faiss", "12_reranking", "14_distillation", "18_system"}
-    assert known["chapters"]["04_faiss"]["missing"] == ["faiss-cpu"]
-    assert known["chapters"]["04_faiss"]["install"] == "pip install 'recbook[receipts,embeddings,search]'"
+    assert lacking == {"04_search", "12_ranking", "16_distillation", "22_system"}
+    assert known["chapters"]["04_search"]["missing"] == ["faiss-cpu"]
+    assert known["chapters"]["04_search"]["install"] == "pip install 'recbook[receipts,embeddings,search]'"
     assert doctor.doctor_command(argparse.Namespace(json=False)) == 0
     told = capsys.readouterr().out
     assert re.search(r"faiss-cpu +- +search +missing, wanted >=1.8", told)
-    assert re.search(r"04_faiss +needs faiss-cpu:\n +pip install 'recbook\[receipts,embeddings,search\]'", told)
+    assert re.search(r"04_search +needs faiss-cpu:\n +pip install 'recbook\[receipts,embeddings,search\]'", told)
 
 
 def test_a_core_that_lacks_something_gives_exit_code_1(world, capsys):
@@ -101,7 +101,7 @@ def test_a_version_is_compared_with_what_is_wanted(world, version, state):
 def test_metadata_that_are_not_there_or_older_than_an_extra_are_no_end(world, monkeypatch, capsys):
     old = [line for line in metadata.requires("recbook") if "ranking" not in line]
     monkeypatch.setattr(metadata, "requires", lambda name: old)
-    assert doctor.doctor_report()["chapters"]["12_reranking"]["missing"] == ["recbook's extra ranking"]
+    assert doctor.doctor_report()["chapters"]["12_ranking"]["missing"] == ["recbook's extra ranking"]
 
     def nowhere(name):
         raise metadata.PackageNotFoundError(name)

@@ -156,16 +156,18 @@ def test_goods_of_another_shop_are_by_their_descriptions(tiny, monkeypatch):
 
 @pytest.fixture
 def little_reading(tiny, monkeypatch):
-    """A narrator of the tiny shop: six steps on ten lists and five sayings."""
+    """An assistant of the tiny shop: six steps on ten lists and five sayings."""
     plan = dict(steps=6, batch=4, warmup=2, evaluate_every=3, save_every=3)
-    for name, value in dict(NARRATOR=plan, LISTS=10, SAYINGS=5, NARRATOR_CARDS=2, ANSWERS=48).items():
+    for name, value in dict(
+        ASSISTANT_BASE=plan, ASSISTANT_LISTS=10, ASSISTANT_SAYINGS=5, ASSISTANT_CARDS=2, ANSWER_POSITIONS=48
+    ).items():
         monkeypatch.setattr(workshop, name, value)
     return plan
 
 
-def test_the_narrator_is_built_once_and_again_when_it_should_be_another(little_reading, capsys, monkeypatch):
+def test_the_assistant_is_built_once_and_again_when_it_should_be_another(little_reading, capsys, monkeypatch):
     model, metrics = workshop.assistant_base()
-    assert built(capsys) == {"vocabulary", "narrator's reading", "narrator"}
+    assert built(capsys) == {"vocabulary", "assistant's reading", "assistant base"}
     assert [line["step"] for line in metrics] == [3, 6] and not model.training
     assert model.config.context == 48 and model.config.width == GPT_PRESETS["laptop"]["width"]
     again, same = workshop.assistant_base()
@@ -174,14 +176,13 @@ def test_the_narrator_is_built_once_and_again_when_it_should_be_another(little_r
     assert not list(storage.home().glob("training-*[!k]"))
     monkeypatch.setitem(little_reading, "steps", 3)
     assert workshop.assistant_base()[1][-1]["step"] == 3
-    assert built(capsys) == {"narrator"}  # the same text, read for a shorter time
+    assert built(capsys) == {"assistant base"}  # the same text, read for a shorter time
     monkeypatch.setattr(workshop, "ASSISTANT_LISTS", 11)
     workshop.assistant_base()
-    assert built(capsys) == {"narrator's reading", "narrator"}
-    words = instructions.phrases() | {"more": 1}
-    monkeypatch.setattr(instructions, "phrases", lambda: words)
+    assert built(capsys) == {"assistant's reading", "assistant base"}
+    monkeypatch.setattr(workshop, "fingerprint", lambda *modules: "of other code")
     workshop.assistant_base()
-    assert "narrator's reading" in built(capsys)
+    assert "assistant's reading" in built(capsys)
 
 
 def test_a_model_of_more_positions_than_answers_take_keeps_them(little_reading, monkeypatch):
@@ -189,15 +190,15 @@ def test_a_model_of_more_positions_than_answers_take_keeps_them(little_reading, 
     assert workshop.assistant_base()[0].config.context == 32 == workshop.language_model()[0].config.context
 
 
-def test_what_the_narrator_reads(little_reading, monkeypatch):
+def test_what_the_assistant_reads(little_reading, monkeypatch):
     """Cards, narratives, lists and sayings, and no basket; of goods held out no saying, but lists."""
-    asked, seen = {}, {"lists": pretraining.copy_task_lists, "sayings": pretraining.answer_fragments}
+    asked, seen = {}, {name: getattr(pretraining, name) for name in ("copy_task_lists", "answer_fragments")}
     for name, write in seen.items():
         monkeypatch.setattr(
             pretraining, name, lambda table, *rest, n=name, w=write: asked.update({n: table}) or w(table, *rest)
         )
     workshop.assistant_base()
-    [path] = storage.home().rglob("narrator.tokens")
+    [path] = storage.home().rglob("assistant.tokens")
     names, known = workshop.vocabulary(), workshop.known_receipts()
     documents = names.decode(read_tokens(path, names)).split("<|end|>")[:-1]
     kinds = pd.Series(documents).str.extract(r"^<\|(\w+)\|>")[0]
@@ -207,9 +208,13 @@ def test_what_the_narrator_reads(little_reading, monkeypatch):
     assert (kinds == "request").sum() == 5 and kinds.isna().sum() == 10  # of each request two remarks
     assert (kinds == "shopper").sum() >= known["customer"].nunique() and "basket" not in set(kinds)
     assert not [document for document in lists if "<|request|>" in document]
-    pd.testing.assert_frame_equal(asked["lists"], workshop.goods())
+    pd.testing.assert_frame_equal(asked["copy_task_lists"], workshop.goods())
     learned, held = instructions.split_goods(workshop.goods(), workshop.HELD_OUT, workshop.SEED)
-    assert set(asked["sayings"].index) == set(learned.index) and len(held) and not set(held.index) & set(learned.index)
+    assert (
+        set(asked["answer_fragments"].index) == set(learned.index)
+        and len(held)
+        and not set(held.index) & set(learned.index)
+    )
 
 
 def test_an_unknown_scale_is_refused(monkeypatch):

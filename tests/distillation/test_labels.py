@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from test_signals import CODES, CUT, DAY, Oracle, encode, made_up
+
+from tests.ranking.test_features import CODES, CUT, DAY, Oracle, encode, made_up
 
 pytest.importorskip("torch")
 pytest.importorskip("lightgbm")

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from test_baskets import CODES, DAY, ORIGIN, SMALL, encode, made_up
+
+from tests.baskets.test_model import CODES, DAY, ORIGIN, SMALL, encode, made_up
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightgbm")

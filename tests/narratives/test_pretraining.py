@@ -48,17 +48,19 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setenv("RECBOOK_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(GPT_PRESETS, "laptop", dict(context=32, layers=1, heads=2, width=16))
     plan = dict(steps=4, batch=4, warmup=2, evaluate_every=2, save_every=2)
-    for name, value in dict(STORYTELLER=plan, RECITALS=10, STORY_SAYINGS=5, STORY_CARDS=2, ANSWERS=48).items():
+    for name, value in dict(
+        NARRATOR_BASE=plan, NARRATOR_PROMPTS=10, NARRATOR_SENTENCES=5, NARRATOR_CARDS=2, ANSWER_POSITIONS=48
+    ).items():
         monkeypatch.setattr(workshop, name, value)
 
 
-def test_the_storyteller_is_built_once_of_what_it_reads(tiny, capsys):
+def test_the_narrator_is_built_once_of_what_it_reads(tiny, capsys):
     model, metrics = workshop.narrator_base()
     assert [line["step"] for line in metrics] == [2, 4] and not model.training and model.config.context == 48
     capsys.readouterr()
     assert workshop.narrator_base()[1] == metrics
     assert "building" not in capsys.readouterr().out
-    [path] = storage.home().rglob("storyteller.tokens")
+    [path] = storage.home().rglob("narrator.tokens")
     names, codes = workshop.vocabulary(), workshop.known_receipts()["code"].nunique()
     documents = names.decode(read_tokens(path, names)).split("<|end|>")[:-1]
     sheets = [document for document in documents if "<|answer|>" in document]

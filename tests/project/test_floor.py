@@ -12,11 +12,13 @@ from recbook.cleaning import receipts, schema, shop
 
 ROOT = Path(__file__).parents[2]
 CHECK = """
-from recbook import baselines, evaluation, receipts, shop
+from recbook.baselines import evaluation, models
+from recbook.cleaning import receipts, shop
+from recbook.cleaning.schema import receipts_fingerprint
 clean = receipts.clean(shop.simulate(seed=0).receipts).receipts
 split = evaluation.next_basket(clean, evaluation.default_cut(clean))
-board = evaluation.scoreboard(split, baselines.METHODS)
-print(receipts.fingerprint(clean), board["value"].notna().all())
+board = evaluation.scoreboard(split, models.BASELINES)
+print(receipts_fingerprint(clean), board["value"].notna().all())
 """
 
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_signals import DAY, ORIGIN, Oracle, encode, made_up
+
+from tests.ranking.test_features import DAY, ORIGIN, Oracle, encode, made_up
 
 pytest.importorskip("torch")
 pytest.importorskip("lightgbm")

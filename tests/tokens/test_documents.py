@@ -228,6 +228,6 @@ def test_the_real_log_is_written(tmp_path):
     writers = (documents.product_cards, documents.basket_documents, documents.shopper_narratives)
     for write in writers:
         assert write_tokens(tmp_path / write.__name__, write(receipts, vocabulary), vocabulary) > 100_000
-    ids = read_tokens(tmp_path / "baskets", vocabulary)
+    ids = read_tokens(tmp_path / "basket_documents", vocabulary)
     assert (ids == vocabulary.control["<|basket|>"]).sum() == receipts["invoice"].nunique()
     assert (ids >= vocabulary.product[vocabulary.products[0]]).sum() == len(receipts)

@@ -177,7 +177,10 @@ def test_a_file_of_weights_without_or_with_another_shape_is_refused(tmp_path):
 CHILD = """
 import os, signal, sys
 import torch
-from recbook import gpt, training
+from recbook.gpt.config import GPTConfig
+from recbook.gpt.model import GPT
+from recbook.training.config import TrainingConfig
+from recbook.training.loop import train
 
 folder, fatal = sys.argv[1], int(sys.argv[2])  # die at this call of fsync, rename or rmdir: while it writes or forgets
 calls = 0
@@ -198,12 +201,12 @@ class Data:
         return ids[:, :-1], ids[:, 1:]
 
 torch.set_num_threads(1)
-model = gpt.GPT(gpt.Config(vocabulary=32, context=8, layers=1, heads=2, width=8, dropout=0.1), seed=0)
+model = GPT(GPTConfig(vocabulary=32, context=8, layers=1, heads=2, width=8, dropout=0.1), seed=0)
 muon = 0.02 if hasattr(torch.optim, "Muon") else 0.0
-settings = training.Settings(
+settings = TrainingConfig(
     steps=300, batch=4, accumulate=2, warmup=10, evaluate_every=3, save_every=1, matrix_learning_rate=muon
 )
-training.train(model, Data(), settings, folder, progress=False)
+train(model, Data(), settings, folder, progress=False)
 """
 STEPS = 300
 

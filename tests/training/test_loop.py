@@ -70,7 +70,7 @@ class Points:
 
 def plain_descent(monkeypatch) -> None:
     """SGD in AdamW's place: with a learning rate of 1, a step is minus the gradient."""
-    monkeypatch.setattr(training_loop, "optimizers", lambda model, _: [torch.optim.SGD(model.parameters(), 1.0)])
+    monkeypatch.setattr(training_loop, "make_optimizers", lambda model, _: [torch.optim.SGD(model.parameters(), 1.0)])
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -435,13 +435,16 @@ def test_validation_loss_counts_every_target_once():
 WORKER = """
 import json, sys
 import torch
-from recbook import devices, gpt, training
-sys.path.insert(0, {tests!r})
-from test_training import Rows, SHAPE
-rank, _ = devices.join_processes()
-s = training.Settings(steps=6, batch=12, accumulate=2, warmup=2, evaluate_every=1, save_every=3, precision="float32")
-model = gpt.GPT(SHAPE, seed=rank)  # the others take the weights of the first
-metrics = training.train(model, Rows(uneven=True), s, sys.argv[1], progress=False)
+from recbook.gpt.model import GPT
+from recbook.training.config import TrainingConfig
+from recbook.training.distributed import join_processes
+from recbook.training.loop import train
+sys.path.insert(0, {root!r})
+from tests.training.test_loop import Rows, SHAPE
+rank, _ = join_processes()
+s = TrainingConfig(steps=6, batch=12, accumulate=2, warmup=2, evaluate_every=1, save_every=3, precision="float32")
+model = GPT(SHAPE, seed=rank)  # the others take the weights of the first
+metrics = train(model, Rows(uneven=True), s, sys.argv[1], progress=False)
 if rank == 1:  # the same weights in every process
     torch.save(model.state_dict(), sys.argv[1] + "/second.pt")
 """
@@ -450,7 +453,7 @@ if rank == 1:  # the same weights in every process
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(tests=str(Path(__file__).parent)))
+    script.write_text(WORKER.format(root=str(Path(__file__).parents[2])))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -1,10 +1,10 @@
-"""Checks of chapter 14: soft targets, a teacher's confidence, a divergence of lists, and the share of a gap closed."""
+"""Checks of chapter 16: soft targets, a teacher's confidence, a divergence of lists, and the share of a gap closed."""
 
 import numpy as np
 
 from recbook.book.exercises import Exercise, Mistake
 
-# 14.1: soft targets
+# 16.1: soft targets
 
 
 def soft_targets(scores, temperature):
@@ -33,7 +33,7 @@ def _overflows(scores, temperature):
         return shares / shares.sum()
 
 
-# 14.2: how sure a teacher is
+# 16.2: how sure a teacher is
 
 
 def confidence(chances):
@@ -62,7 +62,7 @@ def _not_a_share(chances):
     return float(1 + (some * np.log(some)).sum())
 
 
-# 14.3: the divergence of a student's list from the teacher's
+# 16.3: the divergence of a student's list from the teacher's
 
 
 def divergence(logits, listed, chances):
@@ -95,7 +95,7 @@ def _halves_of_the_logits(logits, listed, chances):
     return divergence(np.asarray(logits, float) / 2, listed, chances)
 
 
-# 14.4: the share of the gap that is closed
+# 16.4: the share of the gap that is closed
 
 
 def share_closed(alone, taught, teacher, least):
@@ -123,7 +123,7 @@ def _size_of_the_gap_without_its_sign(alone, taught, teacher, least):
 
 EXERCISES = [
     Exercise(
-        "14.1",
+        "16.1",
         soft_targets,
         [
             ([2.0, 1.0, 0.0], 1.0),
@@ -139,7 +139,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "14.2",
+        "16.2",
         confidence,
         [
             ([0.7, 0.2, 0.1],),
@@ -157,7 +157,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "14.3",
+        "16.3",
         divergence,
         [
             ([2.0, 0.5, 0.0, 1.0, -1.0], [3, 0], [0.6, 0.4]),
@@ -173,7 +173,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "14.4",
+        "16.4",
         share_closed,
         [
             ([0.2, 0.4, 0.0], [0.3, 0.4, 0.1], [0.5, 0.4, 0.3], 0.005),

@@ -1,4 +1,4 @@
-"""Checks of chapter 13: the offending span, distinct n-grams, what may come next, what nothing proves, the reason."""
+"""Checks of chapter 14: the offending span, distinct n-grams, what may come next, what nothing proves, the reason."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from recbook.book.exercises import Exercise, Mistake
 
-# 13.1: the offending span
+# 14.1: the offending span
 
 
 def false_prices(text, price):
@@ -37,7 +37,7 @@ def _whole_pounds(text, price):
     return [place.span() for place in places if int(float(place[0][1:])) != int(price)]
 
 
-# 13.2: distinct n-grams
+# 14.2: distinct n-grams
 
 
 def distinct(texts, n):
@@ -69,7 +69,7 @@ def _last_one_lost(texts, n):
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-# 13.3: what may come next
+# 14.3: what may come next
 
 
 def may_follow(phrases, text):
@@ -101,7 +101,7 @@ def _whole_phrases_only(phrases, text):
     return sorted({phrase[0] for phrase in phrases}) if ends or not text else _one_phrase_alone(phrases, text)
 
 
-# 13.4: what nothing proves
+# 14.4: what nothing proves
 
 
 def at_most(n, level):
@@ -121,7 +121,7 @@ def _chance_of_luck(n, level):
     return (1 - level) ** (1 / n)
 
 
-# 13.5: the reason or another
+# 14.5: the reason or another
 
 
 def falls_more(effects, cited):
@@ -152,7 +152,7 @@ def _zero_for_nothing(effects, cited):
 
 EXERCISES = [
     Exercise(
-        "13.1",
+        "14.1",
         false_prices,
         [
             ("It is only £8.50, down from £10.00.", 8.5),
@@ -169,7 +169,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "13.2",
+        "14.2",
         distinct,
         [
             (["a red mug", "a red plate"], 2),
@@ -188,7 +188,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "13.3",
+        "14.3",
         may_follow,
         [
             ([[1], [2, 3], [2, 3, 4]], [2, 3]),
@@ -205,7 +205,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "13.4",
+        "14.4",
         at_most,
         [(1000, 0.95), (90, 0.95), (1, 0.5), (20, 0.99)],
         [
@@ -217,7 +217,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "13.5",
+        "14.5",
         falls_more,
         [
             ({"A": 2.0, "B": 0.5, "C": -0.5}, ["A"]),

@@ -1,4 +1,4 @@
-"""Checks of chapter 18: filter then cut, the slow tail, a damaged folder, what is worth its time, the loop."""
+"""Checks of chapter 22: filter then cut, the slow tail, a damaged folder, what is worth its time, the loop."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from recbook.book.exercises import Exercise, Mistake
 
-# 18.1: filter, then cut
+# 22.1: filter, then cut
 
 
 def first_allowed(ranked, prices, price_max, left_out, k):
@@ -31,7 +31,7 @@ def _by_price(ranked, prices, price_max, left_out, k):
     return first_allowed(sorted(ranked, key=lambda code: prices[code]), prices, price_max, left_out, k)
 
 
-# 18.2: the slow tail
+# 22.2: the slow tail
 
 
 def within(times, share):
@@ -57,7 +57,7 @@ def _one_too_far(times, share):
     return ordered[min(len(ordered) - 1, int(np.ceil(round(share * len(ordered), 9))))]
 
 
-# 18.3: a damaged folder
+# 22.3: a damaged folder
 
 
 def damaged(manifest, files):
@@ -84,7 +84,7 @@ def _the_good_ones(manifest, files):
     return sorted(set(manifest) - set(damaged(manifest, files)))
 
 
-# 18.4: worth its time
+# 22.4: worth its time
 
 
 def worth_it(methods):
@@ -119,7 +119,7 @@ def _small_quality_is_good(methods):
     return worth_it({name: (ms, -quality) for name, (ms, quality) in methods.items()})
 
 
-# 18.5: the loop
+# 22.5: the loop
 
 
 def looped(sold, shown, rounds, bought):
@@ -157,7 +157,7 @@ MANIFEST = {name: hashlib.sha256(content).hexdigest() for name, content in FILES
 
 EXERCISES = [
     Exercise(
-        "18.1",
+        "22.1",
         first_allowed,
         [
             (["a", "b", "c", "d"], {"a": 9.0, "b": 2.0, "c": 5.0, "d": 4.0}, 5.0, ["b"], 2),
@@ -173,7 +173,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "18.2",
+        "22.2",
         within,
         [
             ([30.0, 10.0, 20.0, 40.0], 0.5),
@@ -190,7 +190,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "18.3",
+        "22.3",
         damaged,
         [
             (MANIFEST, FILES),
@@ -206,7 +206,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "18.4",
+        "22.4",
         worth_it,
         [
             ({"count": (0.1, 0.30), "trees": (20.0, 0.33), "slow": (90.0, 0.31), "GPT": (8.0, 0.34)},),
@@ -225,7 +225,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        "18.5",
+        "22.5",
         looped,
         [
             ([3, 2, 1], 1, 2, 1),
