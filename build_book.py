@@ -1,8 +1,10 @@
-"""Run the chapters and render the book: `python build_book.py book | html | refresh [CHAPTER ...] | readme | lock`.
+"""Run the chapters and render the book: `python build_book.py book | html | refresh | bench | readme | lock`.
 
 - `book` runs every lesson on copies under _build/, then renders those copies. It never writes to book/.
 - `html` renders the notebooks of book/ as they stand, with their committed outputs.
-- `refresh` turns lessons into the notebooks of book/, with outputs, and measures them (results/chapters.json).
+- `refresh` turns lessons into the notebooks of book/, with outputs, and measures them (results/chapters.json): those
+  whose outputs come from other code, figures or data files than today's, or the ones that are named, or all.
+- `bench` measures the figures of results/ whose code or data has changed since: see benchmarks/plan.txt.
 - `readme` draws the README's scoreboard from results/, as `refresh` does in passing.
 - `lock` writes constraints.txt anew: every package that the book and its tests install, at one version.
 """
@@ -13,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -176,25 +179,72 @@ def failure(error: Exception) -> str:
 
 
 def write(notebook, path: Path) -> None:
-    """Write a notebook beside its place and rename it into place: half of one is never there."""
+    """Write a notebook, whole or not at all."""
     import nbformat
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    beside.replace(path)
+    from recbook.storage import whole_file
+
+    with whole_file(path) as file:
+        file.write((nbformat.writes(notebook) + "\n").encode())
 
 
 # ---- measuring -----------------------------------------------------------------------------------------------------
 
 
+def fresh(chapter: str) -> bool:
+    """Whether the notebook in book/ has the code of its lesson, and its outputs come from that code as it stands."""
+    import nbformat
+
+    path = ROOT / "book" / f"{chapter}.ipynb"
+    if not path.exists():
+        return False
+    kept = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    wanted = lesson(chapter)
+    code = [cell for cell in wanted.cells if cell.cell_type == "code"]
+    same = [cell.source for cell in kept] == [cell.source for cell in code]
+    return same and [cell.metadata.get("ran") for cell in kept] == stamps(wanted)
+
+
+def carry_over(chapter: str) -> None:
+    """Write the lesson's prose into its notebook, whose outputs are fresh: nothing needs to run again."""
+    import nbformat
+
+    path = ROOT / "book" / f"{chapter}.ipynb"
+    kept, wanted = nbformat.read(path, as_version=4), lesson(chapter)
+    outputs = iter([cell for cell in kept.cells if cell.cell_type == "code"])
+    for cell in wanted.cells:
+        if cell.cell_type == "code":
+            old = next(outputs)
+            cell.outputs, cell.execution_count, cell.metadata["ran"] = (
+                old.outputs,
+                old.execution_count,
+                old.metadata["ran"],
+            )
+    if wanted != kept:
+        write(wanted, path)
+
+
 def refresh(names: list[str]) -> None:
-    """Run lessons into book/, each from nothing and on two cores, and keep what that cost in results/chapters.json."""
+    """Run lessons into book/, each from nothing and on two cores, and keep what that cost in results/chapters.json.
+
+    Without names those that are not `fresh`; of the others only the prose is brought up to date.
+    """
+    stale = names or [chapter for chapter in chapters() if not fresh(chapter)]
+    for chapter in set(chapters()) - set(stale):
+        if not names:
+            carry_over(chapter)
+    print(f"To run: {', '.join(stale) or 'none, all outputs are fresh'}", flush=True)
+    if stale:
+        run_into_book(stale)
+
+
+def run_into_book(names: list[str]) -> None:
+    """Run these lessons into book/ and measure them."""
     if not Path("/proc/self/status").exists():
         raise SystemExit("refresh measures memory and cores as Linux shows them: run it on Linux (or in a container).")
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:2]))
     measured, start = {}, time.perf_counter()
-    for chapter in names or chapters():
+    for chapter in names:
         with tempfile.TemporaryDirectory() as home:
             prepare(Path(home), keep_data=False)
             measured[chapter] = run_chapter(chapter, ROOT / "book")
@@ -270,6 +320,55 @@ def show_cost(path: Path) -> None:
     write(notebook, path)
 
 
+# ---- figures -------------------------------------------------------------------------------------------------------
+
+
+def plan(real: str = "online-retail") -> list[tuple[str, str]]:
+    """The names of the results files, and the commands that write them: benchmarks/plan.txt on these real receipts."""
+    lines = (ROOT / "benchmarks" / "plan.txt").read_text(encoding="utf-8").splitlines()
+    rows = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    return [(name, re.sub(r"\bREAL\b", shlex.quote(real), command)) for name, command in rows]
+
+
+def why_stale(name: str, command: str) -> str:
+    """Why a figure must be measured again, in a few words; nothing where its code and its data are what they were."""
+    from recbook.baselines import results
+
+    if not results.has_results(name):
+        return "not yet measured"
+    kept = results.load_results(name)
+    if "code" not in kept:
+        return "measured before results kept their code"
+    if kept["code"] != results.code_behind(command):
+        return "its code has changed"
+    on_real = kept["data"]["name"] == "Online Retail" and kept["data"]["sha256"] != results.ONLINE_RETAIL_SHA256
+    return "its data has changed" if on_real else ""
+
+
+def bench(real: str, only_list: bool = False) -> None:
+    """Run the commands of the plan whose figures are not fresh, or only say which those are.
+
+    The embedded shop is part of the code. Other receipts than Online Retail have no figures on record: all is measured.
+    """
+    path = Path(real)
+    receipts = str(path.resolve()) if path.exists() else real
+    other = path.name.lower().replace("_", "-").partition(".")[0] not in ("online-retail", "data")
+    first: list[str] = []  # commands that prepare the next one
+    for name, command in plan(receipts):
+        why = "other receipts" if other and receipts in command else "" if name == "-" else why_stale(name, command)
+        if name == "-":
+            first.append(command)
+        elif why:
+            print(f"{name}: {why}", flush=True)
+            for step in [] if only_list else [*first, command]:
+                program, *arguments = shlex.split(step)
+                start = [sys.executable] if program == "python" else [sys.executable, "-m", "recbook.cli"]
+                subprocess.run([*start, *arguments], cwd=ROOT, check=True)
+            first = []
+        else:
+            first = []
+
+
 # ---- rendering -----------------------------------------------------------------------------------------------------
 
 
@@ -294,22 +393,115 @@ def run_times() -> str:
 
 
 def api() -> str:
-    """The package's modules and their public functions and classes, with the first sentence of each docstring."""
+    """The package by chapter, in the book's order, then what has no chapter, in the order of import; in Markdown."""
+    taught = {chapter[3:]: f"{int(chapter[:2])}. {title(lesson(chapter))}" for chapter in chapters()}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    imported_first = re.findall(r"\w+", " ".join(reversed(layers)))
     lines = []
-    for path in sorted((ROOT / "recbook").glob("[a-z]*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        lines += [f"## `recbook.{path.stem}`", "", first_sentence(tree), ""]
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                lines.append(f"- **`{node.name}`**: {first_sentence(node)}")
-        lines.append("")
+    for name in dict.fromkeys([*taught, *imported_first]):
+        room = ROOT / "recbook" / name
+        heading = f"## {taught.get(name, f'`{name}`')}"
+        if room.with_suffix(".py").exists():
+            lines += [heading, "", *module_api(room.with_suffix(".py"))]
+        elif room.is_dir():
+            lines += [heading, "", linked(plain(docstring(room / "__init__.py"))), ""]
+            for path in reading_order(room):
+                lines += [f"### `{module_name(path).rpartition('.')[2]}`", "", *module_api(path)]
     return "\n".join(lines)
 
 
+def reading_order(room: Path) -> list[Path]:
+    """The modules of a room in the order in which the docstring of the room names them."""
+    named = dict.fromkeys(re.findall(r"`(\w+)`", docstring(room / "__init__.py")))
+    files = [path for name in named for path in (room / f"{name}.py", room / name / "__init__.py")]
+    return [path for path in files if path.exists()]
+
+
+def module_name(path: Path) -> str:
+    """A module's name with dots, such as "recbook.cleaning.load"."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def module_api(path: Path) -> list[str]:
+    """What a module says of itself, and a list of its public functions and classes with their public methods."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lines = [f"`{module_name(path)}`\\", plain(docstring(path).split("\n\n")[0]), ""]
+    for node in public(tree):
+        lines.append(entry(node))
+        if isinstance(node, ast.ClassDef):
+            lines += ["  " + entry(method).replace("\n", "\n  ") for method in public(node)]
+    return [*lines, ""]
+
+
+def public(node) -> list:
+    """The functions and classes in the body of a module or class whose names do not begin with an underscore."""
+    found = [inner for inner in node.body if isinstance(inner, ast.FunctionDef | ast.ClassDef)]
+    return [inner for inner in found if inner.name[0] != "_" and ".setter" not in decorators(inner)]
+
+
+def entry(node) -> str:
+    """A function, class or method as an item of a list in Markdown: its signature, below it what it does."""
+    called = f"`{text}`".replace("'", '"') if (text := signature(node)) else ""
+    return f"- **`{node.name}`**{called}\\\n  {first_sentence(node)}"
+
+
+def signature(node) -> str:
+    """A function's parameters and what it returns, or those of a class, if it has any; a property's type."""
+    if isinstance(node, ast.ClassDef):
+        makes = [inner for inner in node.body if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"]
+        fields = [ast.unparse(inner) for inner in node.body if isinstance(inner, ast.AnnAssign)]
+        text = ", ".join(parameters(makes[0].args) if makes else fields)
+        return f"({text})" if text else ""
+    returns = ast.unparse(node.returns) if node.returns else ""
+    if "property" in decorators(node):
+        return f": {returns}"
+    return f"({', '.join(parameters(node.args))})" + (f" -> {returns}" if returns else "")
+
+
+def parameters(given: ast.arguments) -> list[str]:
+    """The parameters of a function as they are written, without `self` and `cls`."""
+
+    def written(parameter: ast.arg, default: ast.expr | None) -> str:
+        equals = " = " if parameter.annotation else "="
+        return ast.unparse(parameter) + (equals + ast.unparse(default) if default else "")
+
+    defaults = [None] * (len(given.args) - len(given.defaults)) + given.defaults
+    found = [written(*pair) for pair in zip(given.args, defaults, strict=True)]
+    if given.vararg or given.kwonlyargs:
+        found.append("*" + (ast.unparse(given.vararg) if given.vararg else ""))
+    found += [written(*pair) for pair in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
+    found += ["**" + ast.unparse(given.kwarg)] if given.kwarg else []
+    return found[1:] if found[:1] in (["self"], ["cls"]) else found
+
+
+def decorators(node) -> str:
+    """The decorators of a function or class, in one line."""
+    return " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def docstring(path: Path) -> str:
+    """The docstring of a module."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
 def first_sentence(node) -> str:
-    """The first sentence of a module's, class's or function's docstring, on one line."""
-    text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-    return re.sub(r"([*_$|<])", r"\\\1", text) if "`" not in text else text
+    """The first sentence of a module's, class's or function's docstring, on one line, safe in Markdown."""
+    paragraph = (ast.get_docstring(node) or "").split("\n\n")[0]
+    return plain(re.split(r"(?<=[.!?])\s+(?=[A-Z`])", paragraph)[0])
+
+
+def plain(text: str) -> str:
+    """Words of a docstring on one line, with what Markdown would take for markup escaped, but for code."""
+    return re.sub(r"(`[^`]*`)|([*_$|<\[])", lambda hit: hit[1] or "\\" + hit[2], " ".join(text.split()))
+
+
+def linked(text: str) -> str:
+    """The text with each "Chapter 7" as a link to that chapter, where it is written."""
+    notebooks = {int(chapter[:2]): f"{chapter}.ipynb" for chapter in chapters()}
+    return re.sub(
+        r"Chapter (\d+)", lambda hit: f"[{hit[0]}]({notebooks[n]})" if (n := int(hit[1])) in notebooks else hit[0], text
+    )
 
 
 def shop_tables() -> dict[str, str]:
@@ -407,25 +599,55 @@ def book() -> None:
 # ---- locking -------------------------------------------------------------------------------------------------------
 
 
-def lock() -> None:
-    """Write constraints.txt: what pip would install for the book and its tests today, each package at one version.
+# Runs pip as if its Python were of the version that the first argument names. `--python-version` alone chooses releases
+# by it, but leaves markers such as `python_version < "3.12"` to the Python that runs pip.
+PIP_AS = """
+import platform, runpy, sys
+version = sys.argv.pop(1)
+platform.python_version, platform.python_version_tuple = lambda: version, lambda: tuple(version.split("."))
+runpy.run_module("pip", run_name="__main__")
+"""
 
-    Local settings of pip are set aside, so that the lock holds what the public index has. It is what this interpreter
-    on this system would install: run it on Linux, whose platform packages it then includes.
+
+def oldest_python() -> str:
+    """The first release of the oldest Python that pyproject.toml promises, such as "3.11.0"."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["requires-python"].removeprefix(">=") + ".0"
+
+
+def resolve(python: str, *wanted: str) -> dict:
+    """pip's report on what it would install today of what is wanted, and all that needs, for that Python (wheels only).
+
+    Local settings of pip are set aside, so that it holds what the public index has.
     """
     keep = {name: value for name, value in os.environ.items() if name not in {"PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"}}
-    pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
-    options = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", ".[test]", pinned]
+    # pip resolves for another Python only without sources, and into a folder of its own, which a dry run never makes
+    other = ["--python-version", python, "--only-binary", ":all:", "--target", str(BUILD / "lock")]
+    options = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", *other, *wanted]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", *options],
+        [sys.executable, "-c", PIP_AS, python, *options],
         cwd=ROOT,
         env={**keep, "PIP_CONFIG_FILE": os.devnull},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
+    report = json.loads(done.stdout)
+    if (used := report["environment"]["python_full_version"]) != python:
+        raise SystemExit(f"This pip resolves for Python {used}, not {python}: PIP_AS no longer tells it the version.")
+    return report
+
+
+def lock() -> None:
+    """Write constraints.txt: what pip would install for the book and its tests today, each package at one version.
+
+    It is for the `oldest_python`, whichever runs this: no release in it wants a newer one. And it is what this system
+    would install: run it on Linux, whose platform packages it then includes.
+    """
+    pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    report = resolve(oldest_python(), ".[test]", pinned)
     names = {}
-    for entry in json.loads(done.stdout)["install"]:
+    for entry in report["install"]:
         name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
         names[name] = entry["metadata"]["version"].partition("+")[0]
     names.pop("recbook")
@@ -446,14 +668,22 @@ def main() -> None:
     html = commands.add_parser("html", help="render the committed outputs")
     html.add_argument("--out", type=Path, default=ROOT, help="folder that gets _build/html (default: the repository)")
     again = commands.add_parser("refresh", help="run lessons into book/ and measure them")
-    again.add_argument("chapters", nargs="*", metavar="CHAPTER", help="such as 03_embeddings (default: all)")
+    again.add_argument("chapters", nargs="*", metavar="CHAPTER", help="such as 03_embeddings (default: the stale ones)")
+    again.add_argument("--all", action="store_true", help="all chapters, stale or not")
+    measure = commands.add_parser("bench", help="measure the figures of results/ that are not fresh")
+    measure.add_argument(
+        "--real", default="online-retail", metavar="RECEIPTS", help="the real receipts, if you have them"
+    )
+    measure.add_argument("--list", action="store_true", help="only say which commands would run, and why")
     commands.add_parser("readme", help="draw the README's scoreboard from results/")
     commands.add_parser("lock", help="write constraints.txt anew")
     options = parser.parse_args()
     if options.command == "html":
         render(ROOT / "book", options.out.resolve())
     elif options.command == "refresh":
-        refresh(options.chapters)
+        refresh(chapters() if options.all else options.chapters)
+    elif options.command == "bench":
+        bench(options.real, options.list)
     else:
         {"book": book, "readme": readme, "lock": lock}[options.command]()
 

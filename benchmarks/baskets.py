@@ -142,7 +142,7 @@ def unsold(split: evaluation.Split, settings: BasketGPTConfig) -> list[dict]:
     counts = evaluation.count_invoices(known, shoppers, split.codes)
     part = evaluation.Split(split.cut, known, split.codes, shoppers, counts, targets)
     model = BasketGPT.fit(known, settings, products=receipts.descriptions(split.receipts))
-    words = {"TF-IDF": models.description_vectors(split).toarray(), "MiniLM": model.knowledge.text}
+    words = {"TF-IDF": models.description_vectors(split).toarray(), "MiniLM": model.shop_features.text}
     scores = {"BasketGPT": scores_at_cut(model, part), "chance": rng.random(counts.shape)}
     scores |= {f"text profile, {name}": (counts > 0) @ vectors @ vectors.T for name, vectors in words.items()}
     tables = {name: evaluation.evaluate(rank - 1e9 * ~hidden, part, K) for name, rank in scores.items()}

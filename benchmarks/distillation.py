@@ -1,15 +1,16 @@
-"""What a student a fifth of the size keeps of its teacher, and what each part of the teaching adds.
+"""What a student a fifth of the size keeps of its teacher, and what each part of the distillation adds.
 
     python benchmarks/distillation.py score --data online-retail
     python benchmarks/distillation.py steps --data embedded
     python benchmarks/distillation.py steps --data online-retail --cut 2011-10-09
 
-`score` writes results/distillation_<name of the data>.json: the teacher (trees and the BasketGPT), the BasketGPT alone,
-students with a teacher and without one, the same steps and seeds, three of them; in 8 and 4 bits; parameters, bytes,
-milliseconds; where the teacher is wrong and the student right. `steps` writes results/distillation_steps_<name>.json:
-one seed, other mixtures, temperatures, weights and labels. Both use the BasketGPT of the cut, fitted if it is not kept:
-6 minutes on two cores and the real log. The rest takes about 15 minutes and 5 GB there, 3 minutes on the embedded shop.
-`--data embedded` is the default. `--rehearse`: models that have hardly learned, nothing written.
+`score` writes results/distillation_<name of the data>.json: the teacher (LambdaRank and the BasketGPT), the BasketGPT
+alone, students with a teacher and without one, the same steps and seeds, three of them; in 8 and 4 bits; parameters,
+bytes, milliseconds; where the teacher is wrong and the student right. `steps` writes
+results/distillation_steps_<name>.json: one seed, other mixtures, temperatures, weights and labels. Both use the
+BasketGPT of the cut, fitted if it is not kept: 6 minutes on two cores and the real log. The rest takes about 15 minutes
+and 5 GB there, 3 minutes on the embedded shop. `--data embedded` is the default. `--rehearse`: models that have hardly
+learned, nothing written.
 """
 
 import argparse
@@ -25,9 +26,9 @@ import pandas as pd
 from recbook.baselines import evaluation, intervals, metrics
 from recbook.baselines import results as results_files
 from recbook.baselines.results import describe_data, save_results
-from recbook.baskets.item_features import ShopFeatures
 from recbook.baskets.model import BasketGPT, scores_at_cut
 from recbook.baskets.network import BasketGPTConfig
+from recbook.baskets.shop_features import ShopFeatures
 from recbook.book import workshop
 from recbook.cleaning import receipts
 from recbook.cleaning.load import load_receipts
@@ -45,23 +46,23 @@ K, METRIC, SEEDS = 10, "ndcg@10", (0, 1, 2)
 TEACHER, GPT, TAUGHT, ALONE = "teacher", "BasketGPT", "student", "student without a teacher"
 DROPOUT, AT_ITS_BEST = BasketGPTConfig().dropout, "student without a teacher, its own dropout"
 MONTHS = 2  # past cuts that the trees learn from
-LISTED, COUNTER = 200, 50  # candidates that are scored at the counter, shoppers who stand there
+LISTED, ONLINE = 200, 50  # candidates of an online request, shoppers whose requests are timed
 SHOWN = 3  # shoppers for whom the student is right and the teacher wrong
 
 
-class Lesson(NamedTuple):
-    """All that students of a cut share."""
+class Shared(NamedTuple):
+    """All that the students of a cut share."""
 
     split: evaluation.Split
     teacher: LambdaRank
     asked: RankingExamples
     made: dict[int, list[labels.Label]]  # by how many of the last baskets were left out
-    knowledge: ShopFeatures
+    shop_features: ShopFeatures
     seconds: dict[str, float]
 
 
-def prepared(split: evaluation.Split, rehearse: bool, dropped: Sequence[int]) -> Lesson:
-    """The teacher, as of the cut, and its labels."""
+def prepared(split: evaluation.Split, rehearse: bool, dropped: Sequence[int]) -> Shared:
+    """The teacher, as of the cut, its labels, and the shop's features."""
     seconds, start = {}, time.perf_counter()
 
     def lap(name: str) -> None:
@@ -76,19 +77,19 @@ def prepared(split: evaluation.Split, rehearse: bool, dropped: Sequence[int]) ->
     vectors = pd.DataFrame(encode(texts), index=split.codes)
     trees = LambdaRankConfig(trees=5) if rehearse else LambdaRankConfig()
     ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig(trees=trees, months=MONTHS))
-    signals = CandidateFeatures(Snapshot(split, model, vectors.to_numpy()), split)
-    ranker = LambdaRank(ranker.trees, ranker.names, ranker.settings, signals)
-    asked = ranking_examples(signals, split)
+    features = CandidateFeatures(Snapshot(split, model, vectors.to_numpy()), split)
+    ranker = LambdaRank(ranker.trees, ranker.names, ranker.settings, features)
+    asked = ranking_examples(features, split)
     lap("trees")
-    made = {number: labels.label_snapshot(ranker, signals, dropped=number) for number in dropped}
+    made = {number: labels.label_snapshot(ranker, features, dropped=number) for number in dropped}
     lap("labels")
-    knowledge = count_features(split.receipts)
+    shop_features = count_features(split.receipts)
     lap("counts of the shop on every day")
-    return Lesson(split, ranker, asked, made, knowledge, seconds)
+    return Shared(split, ranker, asked, made, shop_features, seconds)
 
 
 def taught(
-    lesson: Lesson,
+    shared: Shared,
     how: DistillationConfig,
     seed: int,
     rehearse: bool,
@@ -97,8 +98,8 @@ def taught(
 ) -> BasketGPT:
     """A student of one seed."""
     settings = replace(STUDENT_CONFIG, seed=seed, dropout=dropout, epochs=0.02 if rehearse else STUDENT_CONFIG.epochs)
-    made = [label for number in dropped for label in lesson.made[number]]
-    return distil(lesson.split.receipts, made, settings, how, lesson.knowledge, progress=False)
+    made = [label for number in dropped for label in shared.made[number]]
+    return distil(shared.split.receipts, made, settings, how, shared.shop_features, progress=False)
 
 
 def judged(scores: np.ndarray, split: evaluation.Split) -> pd.DataFrame:
@@ -125,12 +126,12 @@ def summed(tables: dict[str, pd.DataFrame]) -> list[dict]:
 # --- What a student keeps ----------------------------------------------------------------------------------------
 
 
-def score(lesson: Lesson, rehearse: bool) -> list[dict]:
+def score(shared: Shared, rehearse: bool) -> list[dict]:
     """Teacher, BasketGPT, students with and without a teacher; sizes, times, and where they differ."""
-    split, gpt = lesson.split, lesson.teacher.signals.moment.model
-    of_teacher = lesson.teacher.scores(lesson.asked, len(split.codes))
+    split, gpt = shared.split, shared.teacher.features.snapshot.model
+    of_teacher = shared.teacher.scores(shared.asked, len(split.codes))
     tables = {TEACHER: judged(of_teacher, split), GPT: judged(scores_at_cut(gpt, split), split)}
-    # With nobody to listen to, a student learns its few baskets by heart unless more is left out: both are shown.
+    # Without a teacher, a student memorises its few baskets unless its dropout is larger: both are shown.
     kinds = {
         ALONE: (0.0, STUDENT_CONFIG.dropout),
         AT_ITS_BEST: (0.0, DROPOUT),
@@ -138,27 +139,27 @@ def score(lesson: Lesson, rehearse: bool) -> list[dict]:
     }
     rows = []
     for name, (alpha, dropout) in kinds.items():
-        student, tables[name], made = of_seeds(lesson, name, DistillationConfig(alpha=alpha), dropout, rehearse)
+        student, tables[name], made = of_seeds(shared, name, DistillationConfig(alpha=alpha), dropout, rehearse)
         rows += made
     rows = summed(tables) + rows + kept(tables)
     for name, other in ((TAUGHT, ALONE), (TAUGHT, AT_ITS_BEST), (TAUGHT, TEACHER), (TAUGHT, GPT), (ALONE, TEACHER)):
         rows += against(tables, name, other)
     rows += in_bits(student, split) + sizes({GPT: gpt, TAUGHT: student})
     rows += [
-        {"method": TEACHER, "metric": f"seconds: {name}", "value": value} for name, value in lesson.seconds.items()
+        {"method": TEACHER, "metric": f"seconds: {name}", "value": value} for name, value in shared.seconds.items()
     ]
-    rows += [{"method": TEACHER, "metric": "labels", "value": sum(map(len, lesson.made.values()))}]
-    return rows + times(lesson, gpt, student) + apart(lesson, of_teacher, student)
+    rows += [{"method": TEACHER, "metric": "labels", "value": sum(map(len, shared.made.values()))}]
+    return rows + times(shared, gpt, student) + apart(shared, of_teacher, student)
 
 
 def of_seeds(
-    lesson: Lesson, name: str, how: DistillationConfig, dropout: float, rehearse: bool
+    shared: Shared, name: str, how: DistillationConfig, dropout: float, rehearse: bool
 ) -> tuple[BasketGPT, pd.DataFrame, list[dict]]:
     """The first seed's student, what each shopper gets on average over the seeds, and each seed's mean."""
     start = time.perf_counter()
-    students = [taught(lesson, how, seed, rehearse, dropout=dropout) for seed in SEEDS]
+    students = [taught(shared, how, seed, rehearse, dropout=dropout) for seed in SEEDS]
     seconds = (time.perf_counter() - start) / len(SEEDS)
-    each = [judged(scores_at_cut(model, lesson.split), lesson.split) for model in students]
+    each = [judged(scores_at_cut(model, shared.split), shared.split) for model in students]
     rows = [{"method": name, "metric": "seconds to train", "value": seconds}]
     for seed, table in zip(SEEDS, each, strict=True):
         mean = table["all", METRIC].mean()
@@ -201,19 +202,19 @@ def sizes(models: dict[str, BasketGPT]) -> list[dict]:
     return rows
 
 
-def times(lesson: Lesson, gpt: BasketGPT, student: BasketGPT) -> list[dict]:
-    """Milliseconds for one shopper at the counter, and for each of all shoppers at once."""
-    split, codes = lesson.split, lesson.split.codes[:LISTED].tolist()
-    some = shoppers_at(split.receipts, split.shoppers[:COUNTER].tolist(), split.cut)
+def times(shared: Shared, gpt: BasketGPT, student: BasketGPT) -> list[dict]:
+    """Milliseconds per shopper: online, one request at a time, and in batch, all at once."""
+    split, codes = shared.split, shared.split.codes[:LISTED].tolist()
+    some = shoppers_at(split.receipts, split.shoppers[:ONLINE].tolist(), split.cut)
     small = copy.deepcopy(student)
     quantize(small.network, "int8")
     models = {GPT: gpt, TAUGHT: student, f"{TAUGHT}, int8": small}
-    counter = {name: lambda one, model=model: model.ask([one.history], one.when) for name, model in models.items()}
-    counter[TEACHER] = lambda one: lesson.teacher.score(one, None, codes)
+    online = {name: lambda one, model=model: model.score([one.history], one.when) for name, model in models.items()}
+    online[TEACHER] = lambda one: shared.teacher.score(one, None, codes)
     batch = {name: lambda model=model: scores_at_cut(model, split) for name, model in models.items()}
-    batch[TEACHER] = lambda: lesson.teacher.scores(ranking_examples(lesson.teacher.signals, split), len(split.codes))
+    batch[TEACHER] = lambda: shared.teacher.scores(ranking_examples(shared.teacher.features, split), len(split.codes))
     rows, spent = [], {}
-    for name, ask in counter.items():
+    for name, ask in online.items():
         spent[name] = float(np.median([taken(ask, one) for one in some]))
         rows.append({"method": name, "metric": "milliseconds at the counter", "value": spent[name]})
     for name, ask in batch.items():
@@ -231,30 +232,30 @@ def taken(ask: Callable, *arguments) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def apart(lesson: Lesson, of_teacher: np.ndarray, student: BasketGPT) -> list[dict]:
+def apart(shared: Shared, of_teacher: np.ndarray, student: BasketGPT) -> list[dict]:
     """Where one finds something of the next basket and the other nothing; a few shoppers for whom it is the student."""
-    split, targets = lesson.split, lesson.split.targets.toarray()
+    split, targets = shared.split, shared.split.targets.toarray()
     lists = [metrics.rank(scores, K) for scores in (of_teacher, scores_at_cut(student, split))]
     hits = [np.take_along_axis(targets, ranking, axis=1) for ranking in lists]
     teacher, own = (hit.any(axis=1) for hit in hits)
-    shared = np.mean([len(np.intersect1d(a, b)) for a, b in zip(*lists, strict=True)]) / K
+    overlap = np.mean([len(np.intersect1d(a, b)) for a, b in zip(*lists, strict=True)]) / K
     rows = [
         {"metric": "share: student right, teacher wrong", "value": (own & ~teacher).mean()},
         {"metric": "share: teacher right, student wrong", "value": (teacher & ~own).mean()},
         {"metric": "share: both wrong", "value": (~teacher & ~own).mean()},
-        {"metric": "share of the list that both recommend", "value": shared},
+        {"metric": "share of the list that both recommend", "value": overlap},
     ]
     names = np.array(list(receipts.descriptions(split.receipts).values()))
     most = np.argsort(-(hits[1].sum(axis=1) * (own & ~teacher)), kind="stable")[:SHOWN]
     for row in most[(own & ~teacher)[most]]:
         right = lists[1][row][hits[1][row]]
-        told = {"found": "; ".join(names[right]), "teacher_first": "; ".join(names[lists[0][row][:3]])}
+        found = {"found": "; ".join(names[right]), "teacher_first": "; ".join(names[lists[0][row][:3]])}
         before = int(split.counts[[row]].toarray()[0, right].sum())
-        rows.append({"metric": "only the student", "value": len(right), "bought_before": before, **told})
+        rows.append({"metric": "only the student", "value": len(right), "bought_before": before, **found})
     return [{"method": TAUGHT} | row for row in rows]
 
 
-# --- What each part of the teaching adds -------------------------------------------------------------------------
+# --- What each part of the distillation adds ---------------------------------------------------------------------
 
 STEPS: dict[str, tuple[DistillationConfig, Sequence[int]]] = {
     "without a teacher": (DistillationConfig(alpha=0), ()),
@@ -267,19 +268,16 @@ STEPS: dict[str, tuple[DistillationConfig, Sequence[int]]] = {
     "twice the temperature": (DistillationConfig(temperature=DistillationConfig().temperature * 2), BASKETS_DROPPED),
     "all labels alike": (DistillationConfig(confidence=0), BASKETS_DROPPED),
     "histories with one basket less": (DistillationConfig(), (1,)),
-    "whole histories": (
-        DistillationConfig(),
-        (0,),
-    ),  # the questions that are judged among them, as the teacher answers them
+    "whole histories": (DistillationConfig(), (0,)),  # the judged questions are among them, with the teacher's answers
 }
 
 
-def steps(lesson: Lesson, rehearse: bool) -> list[dict]:
+def steps(shared: Shared, rehearse: bool) -> list[dict]:
     """One seed of every variant, and what it gains over the student without a teacher."""
-    tables = {TEACHER: judged(lesson.teacher.scores(lesson.asked, len(lesson.split.codes)), lesson.split)}
+    tables = {TEACHER: judged(shared.teacher.scores(shared.asked, len(shared.split.codes)), shared.split)}
     for name, (how, dropped) in STEPS.items():
-        model = taught(lesson, how, SEEDS[0], rehearse, dropped)
-        tables[name] = judged(scores_at_cut(model, lesson.split), lesson.split)
+        model = taught(shared, how, SEEDS[0], rehearse, dropped)
+        tables[name] = judged(scores_at_cut(model, shared.split), shared.split)
         print(f"  {name}: {tables[name]['all', METRIC].mean():.4f}", flush=True)
     first = next(iter(STEPS))
     return summed(tables) + [row for name in STEPS if name != first for row in against(tables, name, first)]
@@ -304,8 +302,8 @@ def main() -> None:
         if arguments.what == "score"
         else sorted({number for _, some in STEPS.values() for number in some})
     )
-    lesson = prepared(split, arguments.rehearse, wanted)
-    made = (score if arguments.what == "score" else steps)(lesson, arguments.rehearse)
+    shared = prepared(split, arguments.rehearse, wanted)
+    made = (score if arguments.what == "score" else steps)(shared, arguments.rehearse)
     rows = evaluation.result_rows(pd.DataFrame(made), split)
     print(
         pd.DataFrame(rows)

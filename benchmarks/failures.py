@@ -1,13 +1,13 @@
-"""The two classic failures of "embed the history, take the nearest", before and after: no history, and ten of a kind.
+"""Two classic failures of "embed the history, take the nearest", before and after: cold start and lists of one kind.
 
     python benchmarks/failures.py --data online-retail
 
-Cold start: the first baskets of shoppers who were never there before the cut, and the next baskets of all others with
-their history hidden and not counted; then those who came once. Variety: one product of a basket is seen, the rest of
-the basket is to be guessed; on the embedded shop also how many of the list are of the kind of the product seen, and how
-many of a kind that completes it, by the truth. Queries: the shopper types the word for one of the products that they
-then bought; what the search finds is ranked by the text alone, by the shopper alone, by both, paired with the text
-alone.
+Cold start: the first baskets of cold-start shoppers, who were never there before the cut, and the next baskets of all
+others with their history hidden and not counted; then shoppers with one basket. Diversity: one product of a basket is
+seen, the rest of the basket is to be predicted; on the embedded shop also how many of the list are of the kind of the
+product seen, and how many of a kind that completes it, by the truth. Queries: the shopper types the word for one of the
+products that they then bought; what the search finds is ranked by the text alone, by the shopper alone, by both, paired
+with the text alone.
 
 Writes results/failures_<name of the data>.json. A minute, and on the real log the time of fitting a BasketGPT (5
 minutes) unless one is kept; 3 GB. `--rehearse`: few queries, nothing written.
@@ -34,8 +34,8 @@ from recbook.search import queries
 from recbook.search.index import build_index
 
 K, METRIC = 10, "ndcg@10"
-POOL = 50  # products that are picked from for variety, and that a query finds
-BASKETS = 1500  # of later baskets, at most, whose rest is guessed
+POOL = 50  # products that MMR picks from, and that a query finds
+BASKETS = 1500  # later baskets, at most, whose rest is predicted
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the shopper beside the text
 SHOPPERS = 500  # at most, whose queries are asked
 FOLDS = 10  # of shoppers whose purchases are hidden together
@@ -83,7 +83,7 @@ def _cold_methods(split, rows: np.ndarray, country: pd.Series, vectors: pd.DataF
     nothing = np.zeros(vectors.shape[1])  # the mean of no vectors
     everybody = {
         "nearest to the history": vectors.loc[split.codes].to_numpy() @ nothing,
-        "BasketGPT": model.ask([[]], split.cut)[0],
+        "BasketGPT": model.score([[]], split.cut)[0],
         "popularity": models.popularity(split)[0],
         "recent popularity": models.recent_popularity(split)[0],
         "popular now": here[""],
@@ -104,7 +104,7 @@ def season(log: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def little(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
+def one_basket(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
     """Shoppers with one basket: the nearest to it, what sells, and the BasketGPT."""
     baskets = split.receipts.groupby("customer")["invoice"].nunique().reindex(split.shoppers).to_numpy()
     asked = shoppers_at(split.receipts, split.shoppers[baskets == 1].tolist(), split.cut)
@@ -115,7 +115,7 @@ def little(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
         "popular now, here": np.stack(
             [popular_now(split.receipts, split.codes, split.cut, shopper.country) for shopper in asked]
         ),
-        "BasketGPT": model.ask([shopper.history for shopper in asked], split.cut),
+        "BasketGPT": model.score([shopper.history for shopper in asked], split.cut),
     }
     made = []
     for name, scores in methods.items():
@@ -124,13 +124,13 @@ def little(split: evaluation.Split, vectors: pd.DataFrame, model) -> list[dict]:
     return made
 
 
-# --- Variety -----------------------------------------------------------------------------------------------------
+# --- Diversity and complements -----------------------------------------------------------------------------------
 
 
-def variety_of(log: pd.DataFrame, split: evaluation.Split, vectors: pd.DataFrame) -> list[dict]:
-    """One product of a later basket is seen: lists by five ways, and what they are made of."""
+def diversity_of(log: pd.DataFrame, split: evaluation.Split, vectors: pd.DataFrame) -> list[dict]:
+    """One product of a later basket is seen: lists made in five ways, and what they are made of."""
     unit = vectors.loc[split.codes].to_numpy()
-    similarity, companions = unit @ unit.T, Complements(split.receipts, split.codes, unit)
+    similarity, complements = unit @ unit.T, Complements(split.receipts, split.codes, unit)
     seen, rest = _parted(log, split)
     pool = _pool(similarity)
 
@@ -143,9 +143,9 @@ def variety_of(log: pd.DataFrame, split: evaluation.Split, vectors: pd.DataFrame
         "nearest, then MMR": lambda row: pool[row][
             mmr(similarity[row][pool[row]], similarity[np.ix_(pool[row], pool[row])], K)
         ],
-        "companions": lambda row: metrics.rank(companions.score([split.codes[row]], unlike=0.0)[None], K)[0],
-        "companions unlike it": lambda row: metrics.rank(companions.score([split.codes[row]])[None], K)[0],
-        "companions unlike it, then MMR": lambda row: diverse(companions.score([split.codes[row]]), row),
+        "complements": lambda row: metrics.rank(complements.score([split.codes[row]], unlike=0.0)[None], K)[0],
+        "complements unlike it": lambda row: metrics.rank(complements.score([split.codes[row]])[None], K)[0],
+        "complements unlike it, then MMR": lambda row: diverse(complements.score([split.codes[row]]), row),
     }
     truth, made = _truth(split.codes), []
     for name, way in ways.items():
@@ -240,8 +240,8 @@ def measure(rehearse: bool) -> tuple[evaluation.Split, list[dict]]:
     vectors = pd.DataFrame(encode(list(texts.values())), index=list(texts))
     rows = cold("newcomers", evaluation.cold_start(log, split.cut), log, vectors, model)
     rows += cold("history hidden", split, log, vectors, model) + season(log)
-    rows += little(split, vectors, model)
-    rows += variety_of(log, split, vectors)
+    rows += one_basket(split, vectors, model)
+    rows += diversity_of(log, split, vectors)
     return split, rows + asked_for(split, vectors, model, 20 if rehearse else SHOPPERS)
 
 

@@ -1,10 +1,10 @@
-"""The GPT as a language model over text against what it should beat: one list of candidates, ranked in many ways.
+"""The GPT as a language model that ranks, against what it should beat: one list of candidates, ranked in many ways.
 
     python benchmarks/llm_ranking.py --data online-retail
 
 writes results/llm_ranking_<name of the data>.json in about ten minutes and 3 GB on two cores, once the base is there.
-The candidates are the BasketGPT's best twenty for shoppers of the last month, what they bought not added; a language
-model sees them in random order, and once in the BasketGPT's. Everything is learned from receipts before the cut.
+The candidates are the BasketGPT's best twenty for shoppers of the last month, and nothing that they bought is added; a
+language model sees them in random order, and once in the BasketGPT's. All learning is from receipts before the cut.
 `--data`: what `RECBOOK_DATA` takes, or `embedded`. `--model`: a causal language model of Hugging Face's, by name or
 folder, that ranks too. `--rehearse`: few steps and shoppers, nothing written.
 """
@@ -39,7 +39,7 @@ from recbook.ranking.rankers import Ranker, Shopper, shoppers_at
 
 K, CANDIDATES, SHOPPERS, SEED = 10, 20, 200, 0
 PERMUTED = 50  # shoppers whose lists are shown in several orders
-LEARNED = 3000  # lists to learn from
+LEARNED = 3000  # training lists
 TEXT = {  # name -> reading, invariant
     "first token": (AFTER_LIST, False), "first token, invariant": (AFTER_LIST, True),
     "yes or no": (AFTER_QUESTION, False), "yes or no, invariant": (AFTER_QUESTION, True),
@@ -81,7 +81,7 @@ def ndcg(task: Task, scores: np.ndarray) -> np.ndarray:
 
 
 def simple(task: Task) -> dict[str, np.ndarray]:
-    """Scores of the same candidates by what needs no model, and by the one that found them."""
+    """Scores of the same candidates by methods without a model, and by the BasketGPT, which found them."""
     recent = task.split.receipts[task.split.receipts["date"] >= task.split.cut - pd.Timedelta(days=28)]
     sold = recent["code"].value_counts().reindex(task.split.codes, fill_value=0).to_numpy()[task.candidates]
     times = np.zeros(task.candidates.shape)
@@ -106,7 +106,7 @@ def asked(task: Task, ranker: Ranker, shuffled: bool) -> tuple[np.ndarray, float
 
 
 def bias(task: Task, ranker: Ranker, shoppers: int) -> list[dict]:
-    """What the order does: its share of the scores' variance, and the mean rank of what stands at each place."""
+    """Position bias: the order's share of the scores' variance, and the mean rank of what stands at each place."""
     shares, ranks = [], []
     for row, shopper in enumerate(task.shoppers[:shoppers]):
         codes = task.codes(row, np.arange(CANDIDATES))
@@ -160,24 +160,24 @@ def measure(rehearse: bool, model: str | None) -> list[dict]:
 
 
 def text_rankers(judged: Task, rehearse: bool, add: Callable[[str, Ranker], None]) -> None:
-    """Our GPT, read in each way: as it is, and after an adapter has learned from lists of the past."""
-    base, names = workshop.assistant_base()[0].cpu(), workshop.vocabulary()
-    add("zero-shot, yes or no, pointwise", GPTRanker(base, names, AFTER_QUESTION, pointwise=True))
-    questions = training_lists.past_lists(judged.split.receipts, 40 if rehearse else LEARNED, seed=SEED)
+    """Our GPT, with each reading: zero-shot, and with an adapter fine-tuned on lists of the past."""
+    base, vocabulary = workshop.assistant_base()[0].cpu(), workshop.vocabulary()
+    add("zero-shot, yes or no, pointwise", GPTRanker(base, vocabulary, AFTER_QUESTION, pointwise=True))
+    lists = training_lists.past_lists(judged.split.receipts, 40 if rehearse else LEARNED, seed=SEED)
     steps = dict(steps=4, evaluate_every=4) if rehearse else {}
     for name, (reading, invariant) in TEXT.items():
-        add(f"zero-shot, {name}", GPTRanker(base, names, reading, invariant))
-        taught = GPTRanker(copy.deepcopy(base), names, reading, invariant)
+        add(f"zero-shot, {name}", GPTRanker(base, vocabulary, reading, invariant))
+        tuned = GPTRanker(copy.deepcopy(base), vocabulary, reading, invariant)
         start = time.perf_counter()
-        teach_ranker(taught, questions, replace(RANKER_TRAINING, **steps))
-        print(f"taught in {time.perf_counter() - start:.0f} seconds")
-        add(f"tuned, {name}", taught)
-    pointwise = GPTRanker(taught.model, names, AFTER_QUESTION, pointwise=True)
-    add("tuned, yes or no, pointwise", pointwise)  # a prompt each, in which more of the history fits
+        teach_ranker(tuned, lists, replace(RANKER_TRAINING, **steps))
+        print(f"fine-tuned in {time.perf_counter() - start:.0f} seconds")
+        add(f"tuned, {name}", tuned)
+    pointwise = GPTRanker(tuned.model, vocabulary, AFTER_QUESTION, pointwise=True)
+    add("tuned, yes or no, pointwise", pointwise)  # a prompt per candidate, in which more of the history fits
 
 
 def other_rankers(judged: Task, name: str, add: Callable[[str, Ranker], None]) -> None:
-    """A model of Hugging Face's, as it is."""
+    """A model of Hugging Face's, zero-shot."""
     from recbook.llm_ranking.hf_ranker import ListwiseRanker, PointwiseRanker, load_causal_lm
 
     model, names = load_causal_lm(name), rc.descriptions(judged.split.receipts)

@@ -3,8 +3,9 @@
     python benchmarks/lora.py --data online-retail
 
 writes results/lora_<name of the data>.json in about ten minutes and 2 GB on two cores. Every method starts from the
-same base (`workshop.assistant_base`) and reads the same answers; it is judged on requests in other words about goods that no
-answer was about. `--data`: what `RECBOOK_DATA` takes, or `embedded`. `--rehearse`: ten steps each, nothing written.
+same base (`workshop.assistant_base`) and reads the same answers; it is judged on requests in other words about goods
+that no answer was about. `--data`: what `RECBOOK_DATA` takes, or `embedded`. `--rehearse`: ten steps each, nothing
+written.
 """
 
 import argparse

@@ -93,34 +93,34 @@ def library_layer(layer: nn.Module, name: str) -> nn.Module:
     """A layer of bitsandbytes that multiplies with the codes of ours."""
     import bitsandbytes as bnb
 
-    (rows, columns), store, bias = layer.store.shape, layer.store, getattr(layer, "bias", None)
+    (rows, columns), weight, bias = layer.quantized_weight.shape, layer.quantized_weight, getattr(layer, "bias", None)
     with torch.device("meta"):
         if name.endswith("int8"):
             new = bnb.nn.Linear8bitLt(columns, rows, bias is not None, has_fp16_weights=False, threshold=0.0)
         else:
             new = bnb.nn.Linear4bit(columns, rows, bias is not None, quant_type="nf4", compute_dtype=torch.float32)
     if name.endswith("int8"):
-        largest = store.scales.flatten() * formats.LARGEST_CODE
-        new.weight = bnb.nn.Int8Params(store.codes, False, False, CB=store.codes, SCB=largest)
+        largest = weight.scales.flatten() * formats.LARGEST_CODE
+        new.weight = bnb.nn.Int8Params(weight.codes, False, False, CB=weight.codes, SCB=largest)
     else:
-        state = library_state(store, double=name.endswith("double"))
-        new.weight = bnb.nn.Params4bit(store.codes[:, None], False, quant_state=state, bnb_quantized=True, module=new)
+        state = library_state(weight, double=name.endswith("double"))
+        new.weight = bnb.nn.Params4bit(weight.codes[:, None], False, quant_state=state, bnb_quantized=True, module=new)
         new.quant_state = state
     new.bias = bias
     # Its own product for a CPU wants rows in multiples of 32; in training mode it makes the weights anew instead.
     return new.train(rows % 32 != 0)
 
 
-def library_state(store: NF4Weight, double: bool):
+def library_state(weight: NF4Weight, double: bool):
     """What bitsandbytes keeps beside the codes."""
     import bitsandbytes.functional as bf
 
-    about = dict(shape=torch.Size(store.shape), code=formats.NF4_LEVELS, blocksize=64, quant_type="nf4")
+    about = dict(shape=torch.Size(weight.shape), code=formats.NF4_LEVELS, blocksize=64, quant_type="nf4")
     about["dtype"] = torch.float32
     if not double:
-        return bf.QuantState(absmax=store.absmax, **about)
-    mean = store.absmax.mean()
-    codes, second = bf.quantize_blockwise(store.absmax - mean, blocksize=256)
+        return bf.QuantState(absmax=weight.absmax, **about)
+    mean = weight.absmax.mean()
+    codes, second = bf.quantize_blockwise(weight.absmax - mean, blocksize=256)
     return bf.QuantState(absmax=codes, offset=mean, state2=second, **about)
 
 
@@ -224,12 +224,12 @@ def size_of_library(folder: Path, name: str) -> int:
     quieten_library()
     model, total = checkpoints.load_gpt(folder / LIBRARY[name]), 0
     for path in quantized_schemes(model):
-        store = model.get_submodule(path).store
+        weight = model.get_submodule(path).quantized_weight
         if name.endswith("int8"):
-            total += store.codes.nbytes + store.scales.nbytes
+            total += weight.codes.nbytes + weight.scales.nbytes
         else:
-            state = library_state(store, name.endswith("double")).as_dict(packed=True)
-            total += store.codes.nbytes + sum(tensor.nbytes for tensor in state.values())
+            state = library_state(weight, name.endswith("double")).as_dict(packed=True)
+            total += weight.codes.nbytes + sum(tensor.nbytes for tensor in state.values())
     return total + sum(parameter.nbytes for parameter in model.parameters())
 
 
@@ -479,7 +479,7 @@ def parsed() -> argparse.Namespace:
             )
         if name == "ladder":
             one.add_argument("--size", choices=["laptop", "full"], default="laptop")
-            one.add_argument("--model", help="the folder of a model that recbook.checkpoints saved (full)")
+            one.add_argument("--model", help="the folder of a model that `recbook.training.checkpoints` saved (full)")
         if name == "baskets":
             one.add_argument("--cut", help="first day that is predicted (default: 30 days before the last)")
     one = each.add_parser("rung", help="one rung of the ladder: what the ladder itself runs")

@@ -1,14 +1,14 @@
-"""Candidates by channel, and what a learned blend gains from the GPT: on the embedded shop, on a real log.
+"""Candidate recall by channel, and what LambdaRank gains from the GPT: on the embedded shop, on a real log.
 
     python benchmarks/ranking.py channels --data online-retail
     python benchmarks/ranking.py blend --data online-retail
 
-`channels` writes results/channels_<name of the data>.json: the recall of every channel and of all in turns. `blend`
-writes results/ranking_<name of the data>.json: LightGBM's LambdaRank without the BasketGPT's score, with it added,
-and with it as a signal; the BasketGPT alone; the formula blend; paired. Both fit a BasketGPT at the judged cut, `blend`
-also one at each of the earlier cuts that it learns from, unless they are kept from an earlier run: about 5 minutes and
-3 GB each on two cores and the real log, half a minute on the embedded shop. `--data embedded` is the default.
-`--rehearse`: models that have hardly learned, nothing written.
+`channels` writes results/channels_<name of the data>.json: the recall of every channel and of their round-robin
+interleaving. `blend` writes results/ranking_<name of the data>.json: LightGBM's LambdaRank without the BasketGPT's
+score, with it added (score blending), and with it as a feature; the BasketGPT alone; the formula blend; paired. Both
+fit a BasketGPT at the judged cut, `blend` also one at each of the earlier cuts that it learns from, unless they are
+kept from an earlier run: about 5 minutes and 3 GB each on two cores and the real log, half a minute on the embedded
+shop. `--data embedded` is the default. `--rehearse`: models that have hardly learned, nothing written.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SIZES, LONGEST = (50, 100, 200), 200
 MONTHS = 2  # cuts that the ranker learns from, a month apart
 FEWER = 2  # trees that read the GPT need fewer: half as many did best on earlier cuts
 REQUESTS = 4000  # that are written, of which each shopper gets one about a product of their next basket
-WITHOUT, WITH, AS_SIGNAL = "learned blend", "learned blend and the GPT", "learned blend that reads the GPT"
+WITHOUT, WITH, AS_FEATURE = "learned blend", "learned blend and the GPT", "learned blend that reads the GPT"
 ALONE, FORMULA = "BasketGPT", "blend"
 HARDLY = BasketGPTConfig(epochs=0.02)
 
@@ -67,11 +67,11 @@ def gain(judged: dict[str, pd.DataFrame], name: str, other: str, metric: str = M
 
 
 def channels(split: evaluation.Split, truth: pd.DataFrame | None, rehearse: bool) -> list[dict]:
-    """The recall of each channel at equal size, of all in turns, and of a text query where the truth can write it."""
-    moment = Snapshot(split, fitted(split, rehearse))
-    who = moment.of_split(split)
+    """Candidate recall of each channel at equal size, of all interleaved, and of a query where the truth has one."""
+    snapshot = Snapshot(split, fitted(split, rehearse))
+    asking = snapshot.offline(split)
     start = time.perf_counter()
-    lists = moment.channels(who, LONGEST, moment.gpt(who))
+    lists = snapshot.channels(asking, LONGEST, snapshot.gpt(asking))
     seconds = time.perf_counter() - start
     lists |= {"the blend's first": metrics.rank(models.blend(split), LONGEST)}
     lists |= {"all in turns": interleave([lists[name] for name in list(lists)[:-1]], LONGEST)}
@@ -80,11 +80,11 @@ def channels(split: evaluation.Split, truth: pd.DataFrame | None, rehearse: bool
     for size in SIZES:
         best = max(list(judged)[:-1], key=lambda name: judged[name]["all", f"recall@{size}"].mean())
         rows += gain(judged, "all in turns", best, f"recall@{size}")
-    rows += [{"method": "all channels", "metric": "milliseconds a shopper", "value": 1e3 * seconds / len(who.rows)}]
-    return rows + (asked_for(split, moment, truth) if truth is not None else [])
+    rows += [{"method": "all channels", "metric": "milliseconds a shopper", "value": 1e3 * seconds / len(asking.rows)}]
+    return rows + (asked_for(split, snapshot, truth) if truth is not None else [])
 
 
-def asked_for(split: evaluation.Split, moment: Snapshot, truth: pd.DataFrame) -> list[dict]:
+def asked_for(split: evaluation.Split, snapshot: Snapshot, truth: pd.DataFrame) -> list[dict]:
     """Each shopper asks, in words, for one product of their next basket: is it among the candidates?
 
     The request tells the product's true colour, kind or occasion, which a search cannot know from a log: this measures
@@ -92,9 +92,9 @@ def asked_for(split: evaluation.Split, moment: Snapshot, truth: pd.DataFrame) ->
     """
     requests, wanted = described(split, truth)
     some = np.flatnonzero(wanted >= 0)
-    who = moment.of_split(split)
+    asking = snapshot.offline(split)
     texts = [requests.get(row, "a gift") for row in range(len(split.shoppers))]
-    lists = moment.channels(who, LONGEST, moment.gpt(who), texts)
+    lists = snapshot.channels(asking, LONGEST, snapshot.gpt(asking), texts)
     rows = []
     for name, ranking in lists.items():
         hit = ranking[some] == wanted[some, None]
@@ -120,34 +120,36 @@ def described(split: evaluation.Split, truth: pd.DataFrame) -> tuple[dict[int, s
     return requests, wanted
 
 
-# --- A learned blend ---------------------------------------------------------------------------------------------
+# --- LambdaRank --------------------------------------------------------------------------------------------------
 
 
 def blend(clean: pd.DataFrame, split: evaluation.Split, rehearse: bool) -> list[dict]:
-    """The learned blend without the GPT and with it, in two ways; the GPT alone; the formula; on the same shoppers."""
+    """LambdaRank without the GPT and with it, in two ways; the GPT alone; the formula; on the same shoppers."""
     known = clean[clean["date"] < split.cut]  # the next baskets of an earlier cut lie before the judged one
     pasts = [evaluation.next_basket(known, split.cut - pd.DateOffset(months=month)) for month in range(1, MONTHS + 1)]
     vectors = described_vectors(clean)
-    past = [told(one, vectors, fitted(one, rehearse))[1] for one in pasts]
-    signals, today = told(split, vectors, fitted(split, rehearse))
+    past = [features_and_examples(one, vectors, fitted(one, rehearse))[1] for one in pasts]
+    features, today = features_and_examples(split, vectors, fitted(split, rehearse))
     trees = 5 if rehearse else LambdaRankConfig().trees
     start = time.perf_counter()
-    without = LambdaRank.fit(past, settings=LambdaRankConfig(trees=trees), signals=signals)
+    without = LambdaRank.fit(past, settings=LambdaRankConfig(trees=trees), features=features)
     seconds = time.perf_counter() - start
     fewer = LambdaRankConfig(trees=max(1, trees // FEWER))
-    rankers = {WITHOUT: without, WITH: without.trusting()}
-    rankers[AS_SIGNAL] = LambdaRank.fit(past, STEADY_FEATURES + GPT_FEATURES, fewer, signals)
+    rankers = {WITHOUT: without, WITH: without.with_gpt()}
+    rankers[AS_FEATURE] = LambdaRank.fit(past, STEADY_FEATURES + GPT_FEATURES, fewer, features)
     scores = {name: ranker.scores(today, len(split.codes)) for name, ranker in rankers.items()}
-    scores |= {ALONE: scores_at_cut(signals.moment.model, split), FORMULA: models.blend(split)}
+    scores |= {ALONE: scores_at_cut(features.snapshot.model, split), FORMULA: models.blend(split)}
     judged = {name: evaluation.evaluate(scored, split, K) for name, scored in scores.items()}
     rows = summed({name: table.loc[:, pd.IndexSlice[:, METRIC]] for name, table in judged.items()})
-    for name in (WITH, AS_SIGNAL, WITHOUT):
+    for name in (WITH, AS_FEATURE, WITHOUT):
         rows += [row for other in (WITHOUT, ALONE, FORMULA) if other != name for row in gain(judged, name, other)]
-    for name in (WITHOUT, AS_SIGNAL):
+    for name in (WITHOUT, AS_FEATURE):
         shares = list(rankers[name].importance().items())[:8]
-        rows += [{"method": name, "metric": f"share of gain: {signal}", "value": share} for signal, share in shares]
+        rows += [{"method": name, "metric": f"share of gain: {feature}", "value": share} for feature, share in shares]
     rows += [{"method": WITHOUT, "metric": "seconds to train", "value": seconds}]
-    return rows + [{"method": WITH, "metric": "milliseconds a shopper", "value": at_counter(rankers[WITH], split)}]
+    return rows + [
+        {"method": WITH, "metric": "milliseconds a shopper", "value": online_milliseconds(rankers[WITH], split)}
+    ]
 
 
 def described_vectors(clean: pd.DataFrame) -> pd.DataFrame:
@@ -156,13 +158,15 @@ def described_vectors(clean: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(encode(list(texts.values())), index=list(texts))
 
 
-def told(split: evaluation.Split, vectors: pd.DataFrame, model: BasketGPT) -> tuple[CandidateFeatures, RankingExamples]:
-    """What can be told at a split's cut, and its shoppers with their candidates."""
-    signals = CandidateFeatures(Snapshot(split, model, vectors.loc[split.codes].to_numpy()), split)
-    return signals, ranking_examples(signals, split)
+def features_and_examples(
+    split: evaluation.Split, vectors: pd.DataFrame, model: BasketGPT
+) -> tuple[CandidateFeatures, RankingExamples]:
+    """The features at a split's cut, and its shoppers with their candidates."""
+    features = CandidateFeatures(Snapshot(split, model, vectors.loc[split.codes].to_numpy()), split)
+    return features, ranking_examples(features, split)
 
 
-def at_counter(ranker: LambdaRank, split: evaluation.Split, number: int = 50) -> float:
+def online_milliseconds(ranker: LambdaRank, split: evaluation.Split, number: int = 50) -> float:
     """The median time to score 200 candidates of one shopper, in milliseconds, the GPT's pass included."""
     times, codes = [], split.codes[:LONGEST].tolist()
     for shopper in shoppers_at(split.receipts, split.shoppers[:number].tolist(), split.cut):

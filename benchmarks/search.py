@@ -6,10 +6,10 @@ writes results/search.json, in about eight minutes and 4 GB on two cores, after 
 minutes more). `--products 100000` is a quick rehearsal, which writes nothing.
 
 The products: descriptions from the embedded shop's words, in every combination, encoded by MiniLM; a thousand are held
-out as queries and the others grown to a million by `measures.grow`. How the grown spread is measured beside the original.
-Every index answers through `recbook.search`. Batched: all queries in one call, on two threads, the best of three calls.
-Single: one query a call, the median over calls. Flat gets, of several batch sizes, the one that suits it best, and for
-single queries the faster of FAISS and a matrix product.
+out as queries and the others grown to a million by `measures.grow`. How the grown spread is measured beside the
+original. Every index answers through `recbook.search`. Batched: all queries in one call, on two threads, the best of
+three calls. Single: one query a call, the median over calls. Flat gets, of several batch sizes, the one that suits it
+best, and for single queries the faster of FAISS and a matrix product.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from recbook.search.index import SearchParameters, brute_force, build_index, sea
 
 QUERIES, K, THREADS, SEED = 1_000, 10, 2, 0
 FLAT_BATCHES = (32, 128, 1_000)  # queries a call
-INDEXES = {  # recipe -> efforts
+INDEXES = {  # factory string -> efforts
     "IVF1024,Flat": [SearchParameters(nprobe=n) for n in (1, 2, 4, 8, 16, 32, 64)],
     "HNSW16": [SearchParameters(ef=n) for n in (16, 32, 64, 128, 256)],
     "IVF1024,PQ16,RFlat": [
@@ -136,22 +136,22 @@ def flat(codes: np.ndarray, vectors: np.ndarray, queries: np.ndarray) -> tuple[n
     return truth, rows + figures("Flat", "best", size, **{f"recall@{K}": 1.0}, **best)
 
 
-def sweep(recipe: str, codes: np.ndarray, vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> list[dict]:
+def sweep(factory: str, codes: np.ndarray, vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> list[dict]:
     """Build one index and measure it at each effort."""
     start = time.perf_counter()
-    index = build_index(codes, vectors, recipe, THREADS)
+    index = build_index(codes, vectors, factory, THREADS)
     built = time.perf_counter() - start
-    print(f"{recipe}: built in {built:.0f} s", flush=True)
-    size = measures.index_bytes(recipe, len(codes), vectors.shape[1]) / len(codes)
+    print(f"{factory}: built in {built:.0f} s", flush=True)
+    size = measures.index_bytes(factory, len(codes), vectors.shape[1]) / len(codes)
     rows = []
-    for effort in INDEXES[recipe]:
+    for parameters in INDEXES[factory]:
 
-        def answer(q, effort=effort):
-            return search_index(index, q, K, effort=effort)
+        def answer(q, parameters=parameters):
+            return search_index(index, q, K, parameters=parameters)
 
         rows += figures(
-            recipe,
-            setting(recipe, effort),
+            factory,
+            setting(factory, parameters),
             size,
             **{f"recall@{K}": measures.index_recall(answer(queries).codes, truth)},
             per_second_batched=best_per_second(answer, queries, len(queries)),
@@ -161,10 +161,14 @@ def sweep(recipe: str, codes: np.ndarray, vectors: np.ndarray, queries: np.ndarr
     return rows
 
 
-def setting(recipe: str, effort: SearchParameters) -> str:
-    """The settings of an effort that this recipe has."""
-    parts = {"IVF": f"nprobe={effort.nprobe}", "HNSW": f"ef={effort.ef}", "RFlat": f"refine={effort.refine}"}
-    return ", ".join(text for part, text in parts.items() if part in recipe)
+def setting(factory: str, parameters: SearchParameters) -> str:
+    """The settings of an effort that this factory string has."""
+    parts = {
+        "IVF": f"nprobe={parameters.nprobe}",
+        "HNSW": f"ef={parameters.ef}",
+        "RFlat": f"refine={parameters.refine}",
+    }
+    return ", ".join(text for part, text in parts.items() if part in factory)
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
@@ -205,9 +209,9 @@ def main() -> None:
     print(pd.DataFrame(rows).pivot(index="metric", columns="method", values="value").to_string(), flush=True)
     codes = np.array([f"{i:07d}" for i in range(products)], dtype=object)
     truth, measured = flat(codes, grown, queries)
-    for recipe in INDEXES:
+    for factory in INDEXES:
         gc.collect()  # one index in memory at a time
-        measured += sweep(recipe, codes, grown, queries, truth)
+        measured += sweep(factory, codes, grown, queries, truth)
     lines = table(measured)
     print(lines.round(3).to_string(na_rep=""))
     found = verdict(lines)

@@ -42,18 +42,18 @@ def speed(codes: np.ndarray, vectors: np.ndarray) -> list[dict]:
     truth = codes[brute_force(vectors, asked, K)[1]]
     by_hand = milliseconds(lambda q: brute_force(vectors, q, K), asked)
     rows = [{"method": "matrix product", "metric": "milliseconds_single", "value": by_hand}]
-    for recipe, effort in RECIPES.items():
+    for factory, parameters in RECIPES.items():
         start = time.perf_counter()
-        index = build_index(codes, vectors, recipe)
+        index = build_index(codes, vectors, factory)
         measured = {"build_seconds": time.perf_counter() - start}
 
-        def answer(q, index=index, effort=effort):
-            return search_index(index, q, K, effort=effort)
+        def answer(q, index=index, parameters=parameters):
+            return search_index(index, q, K, parameters=parameters)
 
         measured["milliseconds_single"] = milliseconds(answer, asked)
         measured[f"recall@{K}"] = measures.index_recall(answer(asked).codes, truth)
-        measured["bytes a product"] = measures.index_bytes(recipe, *vectors.shape) / len(codes)
-        rows += [{"method": recipe, "metric": metric, "value": value} for metric, value in measured.items()]
+        measured["bytes a product"] = measures.index_bytes(factory, *vectors.shape) / len(codes)
+        rows += [{"method": factory, "metric": metric, "value": value} for metric, value in measured.items()]
     return rows + [{"method": "catalogue", "metric": "products", "value": len(codes)}]
 
 

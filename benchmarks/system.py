@@ -4,15 +4,15 @@
     python benchmarks/system.py latency --data online-retail
 
 `scoreboard` writes results/system_scoreboard_<name of the data>.json, with the date for another cut than the usual one:
-from popularity to the student in few bits, each method's NDCG@10 (all, repeat, explore), coverage and diversity of its
-ten, the median time at a counter for one shopper whose history is at hand, and what it keeps in memory
-for that. The language model ranks the BasketGPT's best twenty; it has read receipts up to the usual cut, and so stands
-in no table of another. Text alone is the nearest of the index to the mean of what was bought.
-`latency` writes results/system_latency_<name of the data>.json: what `Recommender.build` takes stage by stage, in a
-process of its own, then what loading and asking take in another, beside a plain pipeline: the same index on text alone,
-and as many tokens by `transformers.generate` from a GPT of the narrator's size whose weights are random.
+from popularity to the quantized student, each method's NDCG@10 (all, repeat, explore), coverage and diversity of its
+top ten, the median time to answer one shopper whose history is at hand (online), and the memory that this takes. The
+language model ranks the BasketGPT's best twenty; it has read receipts up to the usual cut, so it is left out at any
+other cut. Text alone is the index's nearest products to the mean of what was bought.
+`latency` writes results/system_latency_<name of the data>.json: the time of `Recommender.build` stage by stage, in a
+process of its own, then the times of loading and asking in another, beside a plain pipeline: the same index on text
+alone, and as many tokens by `transformers.generate` from a GPT of the narrator's size whose weights are random.
 
-All is measured on one thread: networks so small mostly wait for a second one, and a shop's server wants its other cores
+Everything runs on one thread: networks so small mostly wait for a second one, and a shop's server needs its other cores
 for other shoppers. On the real log `scoreboard` takes a quarter of an hour and 4 GB once the GPTs, the student and the
 narrator are kept from an earlier run, `latency` half an hour; on the embedded shop three minutes, and eight.
 `--data`: what RECBOOK_DATA takes, or `embedded`. `--rehearse`: models that hardly learned, few questions, nothing
@@ -68,36 +68,36 @@ from recbook.tokens.documents import encode_document
 
 K, SEED = 10, 0
 METRICS = [f"{name}@{K}" for name in ("ndcg", "coverage", "diversity")]
-TIMED, WARM_UP = 200, 5  # shoppers at the counter, and those before them who are not counted
-CANDIDATES, SHOWN = 400, 20  # that the trees order, and that the language model reads
-LISTS = 3000  # lists of the past that teach the language model
-SAME = 0.95  # share of the shoppers, at least, who get the same ten at the counter as all together
-HARDLY = BasketGPTConfig(epochs=0.02)
-ASKED, SHOP = 5, "shop"  # products a question, and the folder of the recommender
+TIMED, WARM_UP = 200, 5  # shoppers that are timed, and those before them that are not counted
+CANDIDATES, SHOWN = 400, 20  # products that the trees rank, and that the language model reads
+LISTS = 3000  # past lists that train the language model
+LEAST_AGREEMENT = 0.95  # least share of shoppers who get the same top ten online as offline
+HARDLY_TRAINED = BasketGPTConfig(epochs=0.02)
+ASKED, SHOP = 5, "shop"  # products per question, and the folder of the recommender
 PLAIN = "FAISS, transformers.generate"
-EXPLAINED = ("typed history", "customer and query", "customer")  # ways of asking that are timed with reasons, too
+EXPLAINED = ("typed history", "customer and query", "customer")  # ways of asking that are also timed with reasons
 
 
 class Method(NamedTuple):
     """One row of the scoreboard."""
 
-    scores: Callable[[], np.ndarray]  # of all judged shoppers at once: (shoppers, products)
-    counter: Callable[[Shopper], np.ndarray]  # columns of the ten best for one
-    kept: list  # what the counter needs
-    weights: list = []  # those of a network in it
+    scores: Callable[[], np.ndarray]  # offline, of all judged shoppers at once: (shoppers, products)
+    recommend: Callable[[Shopper], np.ndarray]  # online, columns of one shopper's top ten
+    kept: list  # what must be in memory online
+    weights: list = []  # the weights of its network, if any
 
 
 # --- Counting, and text ------------------------------------------------------------------------------------------
 
 
-class Counter:
-    """What a shopper's history says, as rows over the catalogue."""
+class HistoryCounts:
+    """A shopper's history as rows over the catalogue."""
 
     def __init__(self, codes: np.ndarray):
         self.codes = codes
 
     def columns(self, shopper: Shopper) -> np.ndarray:
-        """Of the distinct products bought."""
+        """Columns of the distinct products bought."""
         return np.flatnonzero(self.counts(shopper))
 
     def counts(self, shopper: Shopper) -> np.ndarray:
@@ -114,51 +114,51 @@ class Counter:
         return made
 
 
-def ten(scores: np.ndarray) -> np.ndarray:
-    """The columns of the ten best scores, (products,) -> (10,)."""
+def top_ten(scores: np.ndarray) -> np.ndarray:
+    """The columns of the ten highest scores, (products,) -> (10,)."""
     return rank(scores[None], K)[0]
 
 
 def by_counting(split: evaluation.Split) -> dict[str, Method]:
-    """The baselines, each with what it would keep at a counter: a row of numbers, or weights between products."""
-    shopper = Counter(split.codes)
+    """The baselines, each with what it keeps in memory online: a row of numbers, or weights between products."""
+    shopper = HistoryCounts(split.codes)
     ever, lately = (popular(split)[0].copy() for popular in (models.popularity, models.recent_popularity))
     single = replace(split, counts=sparse.identity(len(split.codes), np.float32, "csr"))  # what each purchase adds
     near, weights = sparse.csr_matrix(models.item_knn(single)), models.ease(single)
     tie = lately / (lately.max() + 1)
     return {
-        "popularity": Method(lambda: models.popularity(split), lambda _: ten(ever), [ever]),
-        "recent popularity": Method(lambda: models.recent_popularity(split), lambda _: ten(lately), [lately]),
+        "popularity": Method(lambda: models.popularity(split), lambda _: top_ten(ever), [ever]),
+        "recent popularity": Method(lambda: models.recent_popularity(split), lambda _: top_ten(lately), [lately]),
         "item-kNN": Method(
             lambda: models.item_knn(split),
-            lambda who: ten(np.asarray(near[shopper.columns(who)].sum(axis=0)).ravel()),
+            lambda who: top_ten(np.asarray(near[shopper.columns(who)].sum(axis=0)).ravel()),
             [near],
         ),
         "EASE": Method(
-            lambda: models.ease(split), lambda who: ten(weights[shopper.columns(who)].sum(axis=0)), [weights]
+            lambda: models.ease(split), lambda who: top_ten(weights[shopper.columns(who)].sum(axis=0)), [weights]
         ),
         "personal frequency": Method(
-            lambda: models.personal_frequency(split), lambda who: ten(shopper.counts(who) + tie), [tie]
+            lambda: models.personal_frequency(split), lambda who: top_ten(shopper.counts(who) + tie), [tie]
         ),
         "blend": formula(split, shopper, lately),
     }
 
 
-def formula(split: evaluation.Split, shopper: Counter, lately: np.ndarray) -> Method:
-    """The formula blend; at the counter its three terms for one shopper."""
+def formula(split: evaluation.Split, shopper: HistoryCounts, lately: np.ndarray) -> Method:
+    """The formula blend; online its three terms for one shopper."""
     everybody = np.sort(split.receipts["customer"].unique())
     weights = models.ease_weights(models.recency(split, everybody), 100)
     trend = np.sqrt(lately / lately.mean())
 
-    def counter(who: Shopper) -> np.ndarray:
-        return ten(shopper.fresh(who) @ weights * trend + np.log1p(shopper.counts(who)))
+    def recommend(who: Shopper) -> np.ndarray:
+        return top_ten(shopper.fresh(who) @ weights * trend + np.log1p(shopper.counts(who)))
 
-    return Method(lambda: models.blend(split), counter, [weights, trend])
+    return Method(lambda: models.blend(split), recommend, [weights, trend])
 
 
 def by_text(split: evaluation.Split, index: ProductIndex, vectors: np.ndarray) -> Method:
-    """FAISS and nothing else: the nearest to the mean of the descriptions of what was bought."""
-    shopper = Counter(split.codes)
+    """FAISS alone: the nearest products to the mean vector of what was bought."""
+    shopper = HistoryCounts(split.codes)
 
     def scores() -> np.ndarray:
         hits = search_index(index, (split.counts > 0).astype(np.float32) @ vectors, len(split.codes))
@@ -166,73 +166,74 @@ def by_text(split: evaluation.Split, index: ProductIndex, vectors: np.ndarray) -
         np.put_along_axis(made, np.searchsorted(split.codes, hits.codes.astype(str)), hits.scores, axis=1)
         return made
 
-    def counter(who: Shopper) -> np.ndarray:
+    def recommend(who: Shopper) -> np.ndarray:
         mean = vectors[shopper.columns(who)].sum(axis=0)
         return np.searchsorted(split.codes, search_index(index, mean[None], K).codes[0].astype(str))
 
-    return Method(scores, counter, [index, vectors])
+    return Method(scores, recommend, [index, vectors])
 
 
 # --- Learned -----------------------------------------------------------------------------------------------------
 
 
 def by_gpt(model: BasketGPT, split: evaluation.Split) -> Method:
-    """A BasketGPT, in whatever size and bits."""
+    """A BasketGPT of any size and number of bits."""
 
-    def counter(who: Shopper) -> np.ndarray:
-        return ten(model.ask([who.history], who.when)[0])
+    def recommend(who: Shopper) -> np.ndarray:
+        return top_ten(model.score([who.history], who.when)[0])
 
     state = model.network.state_dict()
-    weights = [state[name] for name in state if name != "text"]  # the descriptions are no weights
-    return Method(lambda: scores_at_cut(model, split), counter, [model.network, model.knowledge.latest()], weights)
+    weights = [state[name] for name in state if name != "text"]  # the text vectors are inputs, not weights
+    kept = [model.network, model.shop_features.latest()]
+    return Method(lambda: scores_at_cut(model, split), recommend, kept, weights)
 
 
 def in_bits(model: BasketGPT, scheme: str) -> BasketGPT:
-    """A copy of a model in a scheme, with the same descriptions and the same counts."""
+    """A copy of a model, quantized by a scheme, with the same text vectors and the same shop features."""
     small, text = copy.copy(model), model.network.text
     small.network = quantize(copy.deepcopy(model.network, {id(text): text}), scheme)
     return small
 
 
-def by_trees(split: evaluation.Split, shelf: TwoStageRecommender) -> Method:
-    """The trees of a shelf without the GPT: it proposes nothing, and is not asked."""
-    signals = copy.copy(shelf.signals)
-    signals.moment = copy.copy(shelf.moment)
-    signals.moment.model = None
-    trees = LambdaRank(shelf.ranker.trees, shelf.ranker.names, shelf.ranker.settings, signals).trusting(0)
+def by_trees(split: evaluation.Split, two_stage: TwoStageRecommender) -> Method:
+    """LambdaRank of a two-stage recommender without the BasketGPT, neither as a channel nor in the score."""
+    features = copy.copy(two_stage.features)
+    features.snapshot = copy.copy(two_stage.snapshot)
+    features.snapshot.model = None
+    trees = LambdaRank(two_stage.ranker.trees, two_stage.ranker.names, two_stage.ranker.settings, features).with_gpt(0)
 
     def scores() -> np.ndarray:
-        return trees.scores(ranking_examples(signals, split, CANDIDATES), len(split.codes))
+        return trees.scores(ranking_examples(features, split, CANDIDATES), len(split.codes))
 
-    def counter(who: Shopper) -> np.ndarray:
-        asked = signals.moment.at_counter([who])
-        candidates = propose_candidates(signals, asked, CANDIDATES)
-        one = RankingExamples(candidates, signals.table(asked, candidates), candidates >= 0)
-        return ten(trees.scores(one, len(split.codes))[0])
+    def recommend(who: Shopper) -> np.ndarray:
+        asked = features.snapshot.online([who])
+        candidates = propose_candidates(features, asked, CANDIDATES)
+        one = RankingExamples(candidates, features.table(asked, candidates), candidates >= 0)
+        return top_ten(trees.scores(one, len(split.codes))[0])
 
-    return Method(scores, counter, [trees])
+    return Method(scores, recommend, [trees])
 
 
-def by_shelf(split: evaluation.Split, shelf: TwoStageRecommender) -> Method:
-    """The learned blend of trees and GPT, as the recommender asks it."""
+def by_blend(split: evaluation.Split, two_stage: TwoStageRecommender) -> Method:
+    """The learned blend of LambdaRank and BasketGPT, as the recommender uses it."""
     everything = np.ones(len(split.codes), bool)
 
     def scores() -> np.ndarray:
         made = np.full(split.counts.shape, -np.inf)
         people = shoppers_at(split.receipts, split.shoppers.tolist(), split.cut)
         for row, who in enumerate(people):
-            found = shelf.find(who, None, everything)
+            found = two_stage.find(who, None, everything)
             made[row, np.searchsorted(split.codes, found.codes)] = found.scores
         return made
 
-    def counter(who: Shopper) -> np.ndarray:
-        return np.searchsorted(split.codes, shelf.find(who, None, everything).codes[:K])
+    def recommend(who: Shopper) -> np.ndarray:
+        return np.searchsorted(split.codes, two_stage.find(who, None, everything).codes[:K])
 
-    return Method(scores, counter, [shelf.moment, shelf.ranker])
+    return Method(scores, recommend, [two_stage.snapshot, two_stage.ranker])
 
 
 def by_language(split: evaluation.Split, model: BasketGPT, rehearse: bool) -> Method:
-    """The taught language model over text orders the BasketGPT's best twenty; the rest follow as they were."""
+    """The fine-tuned language model over text reranks the BasketGPT's best twenty; the rest keep their order."""
     words = workshop.vocabulary()
     untaught = GPTConfig(len(words), workshop.ANSWER_POSITIONS, 1, 1, 16)
     base = GPT(untaught, SEED) if rehearse else copy.deepcopy(workshop.assistant_base()[0].cpu())
@@ -252,21 +253,21 @@ def by_language(split: evaluation.Split, model: BasketGPT, rehearse: bool) -> Me
             made[row, reranked(who, made[row])] = made[row].max() + np.arange(SHOWN, 0, -1)
         return made
 
-    kept = [model.network, model.knowledge.latest(), text.model]
-    return Method(scores, lambda who: reranked(who, model.ask([who.history], who.when)[0])[:K], kept)
+    kept = [model.network, model.shop_features.latest(), text.model]
+    return Method(scores, lambda who: reranked(who, model.score([who.history], who.when)[0])[:K], kept)
 
 
 # --- Measuring ---------------------------------------------------------------------------------------------------
 
 
 def megabytes(*things: object) -> float:
-    """Memory of all arrays, tensors, indexes and trees within these objects, each counted once; texts are left out."""
+    """Memory of all arrays, tensors, indexes and trees in these objects, in MB, each counted once; without texts."""
     waiting, seen, sizes = list(things), {}, {}
     while waiting:
         one = waiting.pop()
         if id(one) in seen or isinstance(one, str | type | ModuleType):
             continue
-        seen[id(one)] = one  # as long as it lives no other object has its id
+        seen[id(one)] = one  # while it is referenced, no other object has its id
         if isinstance(one, torch.Tensor):
             storage = one.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
@@ -286,29 +287,29 @@ def megabytes(*things: object) -> float:
     return sum(sizes.values()) / 1e6
 
 
-def at_counter(method: Method, people: list[Shopper]) -> tuple[float, list[np.ndarray]]:
-    """The median milliseconds for one shopper, and everybody's ten."""
+def timed_online(method: Method, people: list[Shopper]) -> tuple[float, list[np.ndarray]]:
+    """The median milliseconds for one shopper, and all top-ten lists."""
     for who in people[:WARM_UP]:
-        method.counter(who)
+        method.recommend(who)
     times, lists = [], []
     for who in people:
         start = time.perf_counter()
-        lists.append(method.counter(who))
+        lists.append(method.recommend(who))
         times.append(time.perf_counter() - start)
     return float(1e3 * np.median(times)), lists
 
 
 def scoreboard(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse: bool) -> list[dict]:
-    """Every figure of every method."""
+    """All figures of all methods."""
     similarity = models.description_similarity(split)
     rows = np.sort(np.random.default_rng(SEED).permutation(len(split.shoppers))[: 10 if rehearse else TIMED])
     people = shoppers_at(split.receipts, split.shoppers[rows].tolist(), split.cut)
     tables, judged = [], {}
     for name, method in methods(clean, split, usual, rehearse):
         scores = method.scores()
-        milliseconds, lists = at_counter(method, people)
+        milliseconds, lists = timed_online(method, people)
         same = np.mean([set(a) == set(b) for a, b in zip(lists, rank(scores[rows], K), strict=True)])
-        assert same >= SAME, f"{name}: only {same:.0%} get the same ten at the counter as all together"
+        assert same >= LEAST_AGREEMENT, f"{name}: only {same:.0%} get the same top ten online as offline"
         best = evaluation.top_lists(scores, split, K)
         judged[name] = evaluation.judge(best, split, similarity)
         table = pd.concat([evaluation.summarise(judged[name]), evaluation.reach(best, len(split.codes))])
@@ -323,7 +324,7 @@ def scoreboard(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehear
 
 
 def methods(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse: bool):
-    """Name and method, in the order of the chapters, each made when its turn comes."""
+    """Names and methods, in the order of the chapters; each is made when its turn comes."""
     texts = descriptions(clean)
     vectors = pd.DataFrame(encode(list(texts.values())), index=list(texts))
     counted = by_counting(split)
@@ -332,14 +333,14 @@ def methods(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse:
     yield "text only", by_text(split, build_index(split.codes, mine), mine)
     yield from list(counted.items())[2:]
     if rehearse:
-        model = student = BasketGPT.fit(split.receipts, HARDLY, progress=False)
+        model = student = BasketGPT.fit(split.receipts, HARDLY_TRAINED, progress=False)
     else:
         model, student = workshop.basket_gpt(split), workshop.student(split)
     yield "BasketGPT", by_gpt(model, split)
     ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig.tiny() if rehearse else RecommenderConfig())
-    shelf = TwoStageRecommender(split, model, ranker, student, vectors)
-    yield "learned trees", by_trees(split, shelf)
-    yield "learned blend", by_shelf(split, shelf)
+    two_stage = TwoStageRecommender(split, model, ranker, student, vectors)
+    yield "learned trees", by_trees(split, two_stage)
+    yield "learned blend", by_blend(split, two_stage)
     if usual:
         yield "LLM reranker", by_language(split, model, rehearse)
     yield "student", by_gpt(student, split)
@@ -348,7 +349,7 @@ def methods(clean: pd.DataFrame, split: evaluation.Split, usual: bool, rehearse:
 
 
 def measured_scoreboard(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
-    """The end of the results' name, and the rows."""
+    """The suffix of the results' name, and the rows."""
     clean = workshop.cleaned().receipts
     usual = evaluation.default_cut(clean)
     split = evaluation.next_basket(clean, arguments.cut or usual)
@@ -360,7 +361,7 @@ def measured_scoreboard(arguments: argparse.Namespace) -> tuple[str, list[dict]]
 
 
 def latency(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
-    """The end of the results' name, and the rows: each stage in a process of its own, so that its memory is its own."""
+    """The suffix of the results' name, and the rows; each stage in a process of its own, to measure its memory."""
     rows = [{"method": "target", "metric": name, "value": value} for name, value in targets().items()]
     with tempfile.TemporaryDirectory() as folder:
         for stage in STAGES:
@@ -381,12 +382,12 @@ def latency(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
 
 
 def targets() -> dict[str, float]:
-    """What the book promises of its own two shops on two cores."""
+    """The book's targets for its own two shops on two cores."""
     return {"seconds": 480 if workshop.embedded() else 1200, "p50": 50, "p50, explained": 500, "p99 over p50": 3}
 
 
 def built(folder: Path, rehearse: bool) -> list[dict]:
-    """Build from raw receipts and save: the seconds of each stage and in all, the peak of memory, the size on disk."""
+    """Build from raw receipts and save: seconds per stage and in all, peak memory, size on disk."""
     raw = workshop.raw_receipts()
     start = time.perf_counter()
     made = Recommender.build(raw, RecommenderConfig.tiny() if rehearse else RecommenderConfig())
@@ -395,35 +396,35 @@ def built(folder: Path, rehearse: bool) -> list[dict]:
     made.save(folder / SHOP)
     figures |= {"seconds to save": time.perf_counter() - start, "peak GB": peak()}
     size = sum(path.stat().st_size for path in (folder / SHOP).rglob("*") if path.is_file())
-    return said("build", figures | {"MB on disk": size / 1e6})
+    return figure_rows("build", figures | {"MB on disk": size / 1e6})
 
 
 def asked(folder: Path, rehearse: bool) -> list[dict]:
-    """Load what `built` saved, and ask it: milliseconds by way of asking, what was told, and the plain pipeline."""
+    """Load what `built` saved, and ask it: milliseconds by way of asking, the narratives, and the plain pipeline."""
     start = time.perf_counter()
     made = Recommender.load(folder / SHOP)
-    rows = said("load", {"seconds": time.perf_counter() - start, "peak GB": peak()})
-    told: list[tuple[Facts, Narrative]] = []
-    remember(made, told)
+    rows = figure_rows("load", {"seconds": time.perf_counter() - start, "peak GB": peak()})
+    narratives: list[tuple[Facts, Narrative]] = []
+    record_narratives(made, narratives)
     customers = np.random.default_rng(SEED).choice(made.customers, 10 if rehearse else TIMED, replace=False).tolist()
     for name, options in ways(made, customers).items():
         for explain in (False, True) if name in EXPLAINED else (False,):
-            told.clear()  # what stays is of the last way that is explained
+            narratives.clear()  # only the last explained way's stay
             method = f"{name}, explained" if explain else name
             options = [each | {"k": ASKED, "explain": explain, "seed": row} for row, each in enumerate(options)]
             rows += times(method, [partial(made.recommend, **each) for each in options])
             if explain:
-                del told[: WARM_UP * ASKED]
-                rows += narratives_told(method, told, made)
-    rows += plain_pipeline(made, customers, told)
-    return rows + said("asking", {"peak GB": peak()})
+                del narratives[: WARM_UP * ASKED]
+                rows += narrative_rows(method, narratives, made)
+    rows += plain_pipeline(made, customers, narratives)
+    return rows + figure_rows("asking", {"peak GB": peak()})
 
 
 def ways(made: Recommender, customers: list[int]) -> dict[str, list[dict]]:
-    """What is asked, by way of asking: a question for each customer, or for somebody typed, or for nobody known."""
-    rng, shelf = np.random.default_rng(SEED), made.catalogue
-    wanted = shelf["description"].sample(len(customers), random_state=SEED, replace=True).str.lower()
-    typed = [rng.choice(made.shelf.split.codes, rng.integers(1, 6), replace=False).tolist() for _ in customers]
+    """Questions by way of asking: one per customer, per guest with a typed history, or per unknown shopper."""
+    rng, catalogue = np.random.default_rng(SEED), made.catalogue
+    wanted = catalogue["description"].sample(len(customers), random_state=SEED, replace=True).str.lower()
+    typed = [rng.choice(made.two_stage.split.codes, rng.integers(1, 6), replace=False).tolist() for _ in customers]
     return {
         "nobody known": [{} for _ in customers],
         "typed history": [{"history": codes} for codes in typed],
@@ -433,20 +434,20 @@ def ways(made: Recommender, customers: list[int]) -> dict[str, list[dict]]:
     }
 
 
-def remember(made: Recommender, told: list) -> None:
-    """Have the narrator's facts and texts kept in `told` as they are asked for."""
+def record_narratives(made: Recommender, narratives: list) -> None:
+    """Record the narrator's facts and narratives in `narratives` as they are asked for."""
     tell = made.narrator.tell
 
-    def telling(facts: list[Facts], *rest: object) -> list[Narrative]:
-        made_of = tell(facts, *rest)
-        told.extend(zip(facts, made_of, strict=True))
-        return made_of
+    def recorded(facts: list[Facts], *rest: object) -> list[Narrative]:
+        written = tell(facts, *rest)
+        narratives.extend(zip(facts, written, strict=True))
+        return written
 
-    made.narrator.tell = telling
+    made.narrator.tell = recorded
 
 
 def times(method: str, ask: list[Callable[[], object]]) -> list[dict]:
-    """Milliseconds of each call: percentiles, the worst, and how often p99 is p50."""
+    """Milliseconds of the calls: percentiles, the maximum, and p99 over p50."""
     for call in ask[:WARM_UP]:
         call()
     taken = []
@@ -457,58 +458,59 @@ def times(method: str, ask: list[Callable[[], object]]) -> list[dict]:
     p50, p95, p99 = np.percentile(taken, [50, 95, 99])
     figures = {"p50": p50, "p95": p95, "p99": p99, "max": max(taken), "p99 over p50": p99 / p50}
     print(f"{method:32} {p50:8.1f} ms, p99 {p99:8.1f} ms", flush=True)
-    return said(method, figures, len(taken))
+    return figure_rows(method, figures, len(taken))
 
 
-def narratives_told(method: str, told: list[tuple[Facts, Narrative]], made: Recommender) -> list[dict]:
-    """Of the texts: the shares drawn again and ended by rule, their claims by the checker, their tokens."""
-    claims = [made.checker.claims(each.text, facts) for facts, each in told]
+def narrative_rows(method: str, narratives: list[tuple[Facts, Narrative]], made: Recommender) -> list[dict]:
+    """Of the narratives: shares sampled again and ended by rule, their claims by the checker, their tokens."""
+    claims = [made.checker.claims(each.text, facts) for facts, each in narratives]
     every = [claim for each in claims for claim in each]
-    figures = {"redrawn": np.mean([each.redrawn > 0 for _, each in told]), "claims": len(every) / len(told)}
-    figures |= {"plainest": np.mean([each.plainest for _, each in told])}
+    figures = {"redrawn": np.mean([each.redrawn > 0 for _, each in narratives]), "claims": len(every) / len(narratives)}
+    figures |= {"plainest": np.mean([each.plainest for _, each in narratives])}
     figures |= {"false claims": sum(not claim.true for claim in every)}
-    return said(method, figures | {"tokens": np.mean([len(each.ids) for _, each in told])}, len(told))
+    figures |= {"tokens": np.mean([len(each.ids) for _, each in narratives])}
+    return figure_rows(method, figures, len(narratives))
 
 
-def plain_pipeline(made: Recommender, customers: list[int], told: list[tuple[Facts, Narrative]]) -> list[dict]:
-    """The nearest by text, and a library's generation from as large a model, of as many tokens, five at a time.
+def plain_pipeline(made: Recommender, customers: list[int], narratives: list[tuple[Facts, Narrative]]) -> list[dict]:
+    """The nearest products by text, and a library's generation of as many tokens from as large a model, five at a time.
 
-    The prompts are the sheets of facts that the narrator got for these customers; making them is not counted.
+    The prompts are the fact prompts that the narrator got for these customers; making them is not timed.
     """
-    words, length = made.narrator.vocabulary, round(np.mean([len(each.ids) for _, each in told]))
+    words, length = made.narrator.vocabulary, round(np.mean([len(each.ids) for _, each in narratives]))
     theirs = to_transformers(GPT(made.narrator.model.config, seed=SEED))
-    bought = [[code for _, basket in made.ledger.history(c) for code in basket] for c in customers]
+    bought = [[code for _, basket in made.fact_store.history(c) for code in basket] for c in customers]
     means = [made.vectors.loc[codes].to_numpy().mean(axis=0)[None] for codes in bought]
-    sheets = [encode_document(fact_prompt(facts), words) for facts, _ in told]
-    prompts = [padded(sheets[row : row + ASKED]) for row in range(0, len(sheets), ASKED)]
+    fact_prompts = [encode_document(fact_prompt(facts), words) for facts, _ in narratives]
+    prompts = [padded(fact_prompts[row : row + ASKED]) for row in range(0, len(fact_prompts), ASKED)]
     options = dict(max_new_tokens=length, do_sample=True, temperature=0.8, top_p=0.95, pad_token_id=0)
 
     def both(mean: np.ndarray, prompt: dict) -> None:
-        search_index(made.shelf.index, mean, ASKED)
+        search_index(made.two_stage.index, mean, ASKED)
         theirs.generate(**prompt, **options)
 
     torch.manual_seed(SEED)
-    rows = times("FAISS on text alone", [partial(search_index, made.shelf.index, mean, ASKED) for mean in means])
+    rows = times("FAISS on text alone", [partial(search_index, made.two_stage.index, mean, ASKED) for mean in means])
     rows += times(PLAIN, [partial(both, mean, prompt) for mean, prompt in zip(means, prompts, strict=True)])
-    return rows + said(PLAIN, {"tokens": length})
+    return rows + figure_rows(PLAIN, {"tokens": length})
 
 
 def padded(prompts: list[list[int]]) -> dict[str, torch.Tensor]:
-    """Prompts of one shopper in one batch, filled up on the left."""
+    """Prompts of one shopper in one batch, padded on the left."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def said(method: str, figures: dict[str, float], n: int | None = None) -> list[dict]:
-    """Figures of one method as rows."""
+def figure_rows(method: str, figures: dict[str, float], n: int | None = None) -> list[dict]:
+    """Figures of one method as rows of the results."""
     rows = [{"method": method, "metric": name, "value": float(value)} for name, value in figures.items()]
     return rows if n is None else [row | {"n": n} for row in rows]
 
 
 def peak() -> float:
-    """The most memory of this process so far, in GB."""
+    """Peak memory of this process so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
@@ -516,7 +518,7 @@ STAGES = {"build": built, "ask": asked}
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["scoreboard", "latency"])
     parser.add_argument("--data", default="embedded", help="what RECBOOK_DATA takes, or embedded")

@@ -56,7 +56,7 @@ from IPython.display import Markdown
 from recbook.baselines.results import load_results
 from recbook.book import workshop
 from recbook.cleaning import receipts as rc
-from recbook.cleaning import schema
+from recbook.cleaning.schema import ReceiptsError, check_receipts
 
 raw = workshop.raw_receipts()
 raw.head(6)
@@ -113,31 +113,31 @@ print("the other mistake:", "Café light".encode().decode("latin-1"))
 # %% [markdown]
 # The second mistake raises nothing. It prints nonsense, and the nonsense becomes a product's name.
 #
-# `schema.check_receipts` turns a frame into receipts of known types. It reads the dates in the one order that fits every line, and
-# it refuses what it would have to guess.
+# `check_receipts` turns a frame into receipts of known types. It reads the dates in the one order that fits every line,
+# and it refuses what it would have to guess.
 
 # %%
-checked = schema.check_receipts(naive)
+checked = check_receipts(naive)
 pd.DataFrame({"read by pandas": naive.dtypes.astype(str), "checked": checked.dtypes.astype(str)})
 
 # %%
 doubtful = {"Quantity": ["6", "a dozen"], "InvoiceDate": ["12/1/2010 8:26", "1/2/2011 9:02"]}
 for column, values in doubtful.items():
     try:
-        schema.check_receipts(naive.assign(**{column: values}))
-    except schema.ReceiptsError as error:
+        check_receipts(naive.assign(**{column: values}))
+    except ReceiptsError as error:
         print(error, end="\n\n")
 
 # %% [markdown]
 # And the receipts of this page?
 
 # %%
-raw = schema.check_receipts(raw)
+raw = check_receipts(raw)
 print(f"{len(raw):,} lines, all of the right types")
 
 # %% [markdown]
-# An error names the column, the row, what stands there, and what to do. `load_receipts` does the same for a whole file: CSV
-# in either encoding, an Excel workbook, parquet, zipped or not.
+# An error names the column, the row, what stands there, and what to do. `recbook.cleaning.load.load_receipts` does the
+# same for a whole file: CSV in either encoding, an Excel workbook, parquet, zipped or not.
 #
 # > **Pitfall.** A date column that reads without an error proves nothing. Look at the days: if a year of receipts knows
 # > no day after the twelfth, day and month were exchanged.
@@ -573,7 +573,7 @@ plt.show()
 # %% [markdown]
 # ## From page to package
 #
-# The package holds the same rules. Each is a name and a function from lines to the ones that must go:
+# `recbook.cleaning.receipts` holds the same rules. Each is a name and a function from lines to the ones that must go:
 
 # %%
 page.source(rc.rules)

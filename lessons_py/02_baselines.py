@@ -45,7 +45,9 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import sparse
 
-from recbook.baselines import evaluation, intervals, metrics, models
+from recbook.baselines import metrics, models
+from recbook.baselines.evaluation import PARTS, Split, count_invoices, default_cut, evaluate, next_basket, scoreboard
+from recbook.baselines.intervals import paired
 from recbook.baselines.results import load_results
 from recbook.book import workshop
 from recbook.cleaning import receipts as rc
@@ -63,7 +65,7 @@ from recbook.cleaning import receipts as rc
 
 # %%
 receipts = workshop.cleaned().receipts
-cut = evaluation.default_cut(receipts)
+cut = default_cut(receipts)
 past = receipts[receipts["date"] < cut]
 first_day, last_day = receipts["date"].min(), receipts["date"].max()
 
@@ -285,7 +287,7 @@ Markdown(
 # products, baskets with the product before the cut) and `targets` (the next basket, as yes and no).
 
 # %%
-split = evaluation.next_basket(receipts, cut)
+split = next_basket(receipts, cut)
 shoppers, products = split.counts.shape
 print(f"{shoppers:,} shoppers x {products:,} products; {split.counts.nnz:,} counts are not zero")
 
@@ -320,8 +322,8 @@ pd.DataFrame(together.astype(int), goods, goods)
 length = np.sqrt(together.diagonal())
 cosine = together / length[:, None] / length
 np.fill_diagonal(cosine, 0)
-newcomer = np.array([1, 0, 0, 0])  # somebody with a mug
-pd.DataFrame([newcomer @ cosine], ["cosine scores for the owner of a mug"], goods).round(2)
+mug_owner = np.array([1, 0, 0, 0])  # somebody with a mug
+pd.DataFrame([mug_owner @ cosine], ["cosine scores for the owner of a mug"], goods).round(2)
 
 # %% [markdown]
 # ## EASE: let products explain each other
@@ -360,7 +362,7 @@ l2 = 0.5
 P = np.linalg.inv(X.T @ X + l2 * np.eye(4))
 B = -P / P.diagonal()  # column j divided by P[j, j]
 np.fill_diagonal(B, 0)
-pd.DataFrame([newcomer @ B], ["EASE scores for the owner of a mug"], goods).round(2)
+pd.DataFrame([mug_owner @ B], ["EASE scores for the owner of a mug"], goods).round(2)
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(7, 3.4))
@@ -441,7 +443,7 @@ blended = freshness * trend + habit_term
 
 def by_part(scores):
     """NDCG@10 of each shopper: over all products, those bought before, those new to the shopper."""
-    return evaluation.evaluate(scores, split).xs("ndcg@10", axis=1, level=1)
+    return evaluate(scores, split).xs("ndcg@10", axis=1, level=1)
 
 
 steps = {"freshness": freshness, "x trend": freshness * trend, "+ habit": blended}
@@ -464,7 +466,7 @@ without = {
     "blend without habit": freshness * trend,
 }
 lost = {
-    name: {part: intervals.paired(values[part], added["+ habit"][part]) for part in values}
+    name: {part: paired(values[part], added["+ habit"][part]) for part in values}
     for name, values in ((name, by_part(scores)) for name, scores in without.items())
 }
 cells = {
@@ -491,12 +493,12 @@ Markdown(
 
 # %%
 similarity = models.description_similarity(split)
-board = evaluation.scoreboard(split, models.BASELINES, similarity=similarity)
+board = scoreboard(split, models.BASELINES, similarity=similarity)
 ndcg = board[board["metric"] == "ndcg@10"]
 order = ndcg[ndcg["split"] == "all"].sort_values("value")["method"].tolist()
 
 figure, panels = plt.subplots(1, 3, figsize=(7.4, 3.4), sharey=True)
-for panel, part in zip(panels, evaluation.PARTS, strict=True):
+for panel, part in zip(panels, PARTS, strict=True):
     rows = ndcg[ndcg["split"] == part].set_index("method").loc[order]
     arms = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
     panel.errorbar(rows["value"], order, xerr=arms, fmt="o", capsize=3)
@@ -555,7 +557,7 @@ Markdown(f"Widest across shoppers: **{widest}**. Most alike within a list: **{na
 # %%
 second, best = order[-2:]
 judged = {name: by_part(models.BASELINES[name](split))["all"] for name in (second, best)}
-duel = intervals.paired(judged[best], judged[second])
+duel = paired(judged[best], judged[second])
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.5))
 rows = ndcg[ndcg["split"] == "all"].set_index("method").loc[[second, best]]
@@ -613,9 +615,9 @@ def hide(hidden, invoices=()):
     """A split without a cut: all is known but the hidden pairs, anywhere, and these invoices."""
     gone = who_and_what(lines).isin(who_and_what(hidden)) | lines["invoice"].isin(invoices)
     rest, end = lines[~gone], last_day + pd.Timedelta(days=1)
-    counts = evaluation.count_invoices(rest, split.shoppers, split.codes)
-    targets = evaluation.count_invoices(hidden, split.shoppers, split.codes).astype(bool)
-    return evaluation.Split(end, rest, split.codes, split.shoppers, counts, targets)
+    counts = count_invoices(rest, split.shoppers, split.codes)
+    targets = count_invoices(hidden, split.shoppers, split.codes).astype(bool)
+    return Split(end, rest, split.codes, split.shoppers, counts, targets)
 
 
 last_new = firsts.groupby("customer").tail(1)
@@ -793,7 +795,7 @@ leak = pd.DataFrame(
 leak.round(3)
 
 # %%
-gain = intervals.paired(*(metrics.ndcg(hit, relevant) for hit in found.values()))
+gain = paired(*(metrics.ndcg(hit, relevant) for hit in found.values()))
 if gain.low > 0:
     verdict = "the leak lifts the score"
 elif gain.high < 0:
@@ -816,10 +818,12 @@ Markdown(
 #
 # ## From page to package
 #
-# `recbook.evaluation`, `recbook.metrics` and `recbook.baselines` hold what you just built, over all shoppers at once.
+# The room `recbook.baselines` holds what you just built, over all shoppers at once: `recbook.baselines.evaluation` the
+# split and the scoreboard, `recbook.baselines.metrics` the metrics, `recbook.baselines.intervals` the intervals, and
+# `recbook.baselines.models` the methods.
 
 # %%
-page.source(evaluation.next_basket)
+page.source(next_basket)
 
 # %%
 page.source(metrics.ndcg)
@@ -838,14 +842,14 @@ for row, shopper in enumerate(split.shoppers):
     assert dict(zip(split.codes[counts.indices], counts.data, strict=True)) == habits[shopper]
 
 by_hand = [ndcg_by_hand(habit_list(shopper), targets[shopper]) for shopper in split.shoppers]
-packaged = evaluation.evaluate(models.personal_frequency(split), split)["all", "ndcg@10"]
+packaged = evaluate(models.personal_frequency(split), split)["all", "ndcg@10"]
 np.testing.assert_allclose(packaged, by_hand)
-np.testing.assert_allclose(evaluation.evaluate(models.recent_popularity(split), split)["all", "ndcg@10"].mean(), lately)
+np.testing.assert_allclose(evaluate(models.recent_popularity(split), split)["all", "ndcg@10"].mean(), lately)
 
 tiny = sparse.csr_matrix(X)
 np.testing.assert_allclose(models.cosine_similarity(tiny), cosine, atol=1e-6)
 np.testing.assert_allclose(models.ease_weights(tiny, l2), B, atol=1e-6)
-np.testing.assert_allclose(scores["blend"][0], blended, atol=1e-4)  # of baselines.blend(split), above
+np.testing.assert_allclose(scores["blend"][0], blended, atol=1e-4)  # of models.blend(split), above
 print("page and package agree: targets, counts, NDCG, popularity, habit, cosine, EASE, blend")
 
 # %% [markdown]
@@ -860,7 +864,7 @@ headline = figures[figures["metric"] == "ndcg@10"].copy()
 headline["cell"] = [
     f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in headline.itertuples()
 ]  # fmt: skip
-table = headline.pivot(index="method", columns="split", values="cell")[list(evaluation.PARTS)]
+table = headline.pivot(index="method", columns="split", values="cell")[list(PARTS)]
 by_value = headline[headline["split"] == "all"].set_index("method")["value"]
 best_first = by_value.sort_values(ascending=False).index
 table.loc[best_first].rename_axis(columns=f"NDCG@10, cut {headline['cut'].iloc[0]}")
@@ -1066,9 +1070,9 @@ check("2.5", ease_column)
 # ### Exercise 2.6: beat the blend, fairly
 #
 # Change one thing in the blend: the half-life, the root, the weight of habit, or a fourth term of your own. Choose its
-# value on cuts in August, September and October, with `evaluation.next_basket(receipts, "2011-08-09")` and so on.
-# Only then run November, once, and report the paired difference to `models.blend` with its interval. How many
-# values did you try? Would you have chosen the same on November?
+# value on cuts in August, September and October, with `next_basket(receipts, "2011-08-09")` and so on. Only then run
+# November, once, and report the paired difference to `models.blend` with its interval. How many values did you try? Would
+# you have chosen the same on November?
 #
 # <details><summary>What to look for</summary>
 #

@@ -56,7 +56,9 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from recbook.baselines import evaluation, intervals, metrics, models
+from recbook.baselines import metrics, models
+from recbook.baselines.evaluation import count_invoices, default_cut, evaluate, next_basket, top_lists
+from recbook.baselines.intervals import bootstrap, paired
 from recbook.baselines.results import load_results
 from recbook.book import workshop
 from recbook.book.exercises import check
@@ -315,7 +317,7 @@ print("one vector a piece, with a start and an end:", pieces.shape)
 mean = pieces.mean(axis=0)  # (pieces, 384) -> (384,)
 mean /= np.linalg.norm(mean)
 assert np.allclose(mean, encode(["Single-origin Guatemala, DARK ROAST"])[0], atol=1e-4)
-print("their mean, at length one, is what em.encode gives")
+print("their mean, at length one, is what encode gives")
 
 # %% [markdown]
 # The pieces are in lower case: this model does not see capitals, others do. Now the pairs that counting could not see.
@@ -419,12 +421,12 @@ Markdown(
 
 # %% [markdown]
 # Too little to read. So give up distances, and keep neighbours: t-SNE places the products so that those near each other
-# among the vectors are near each other on the page. It makes no promise about far ones. `text_vectors.flat_map` runs it on the
-# best-sellers.
+# among the vectors are near each other on the page. It makes no promise about far ones. `text_vectors.tsne_map` runs it on
+# the best-sellers.
 
 # %%
 best = catalogue.assign(row=np.arange(len(catalogue))).nlargest(900, "invoices")
-flat = text_vectors.flat_map(encoded[best["row"]])
+flat = text_vectors.tsne_map(encoded[best["row"]])
 if workshop.embedded():
     truth = workshop.the_shop().products
     department = truth["department"].reindex(best.index).fillna("unknown").to_numpy()
@@ -539,9 +541,9 @@ else:
 # find in the baskets, by the cosine between products that share invoices?
 
 # %%
-split = evaluation.next_basket(receipts, evaluation.default_cut(receipts))
+split = next_basket(receipts, default_cut(receipts))
 invoice = pd.factorize(split.receipts["invoice"])[0]
-baskets = evaluation.count_invoices(split.receipts.assign(customer=invoice), np.unique(invoice), split.codes)
+baskets = count_invoices(split.receipts.assign(customer=invoice), np.unique(invoice), split.codes)
 together = models.cosine_similarity(baskets)  # (products, products); an invoice is a "shopper"
 bought_with = np.argsort(-together, axis=1, kind="stable")[:, :10]
 
@@ -601,7 +603,7 @@ rows = {}
 for way, vectors in at_cut.items():
     cosines = vectors @ vectors.T  # (products, products)
     off_diagonal = cosines.sum() - cosines.diagonal().sum()
-    lists = evaluation.top_lists(text_vectors.profile_scores(split.counts, vectors), split)["explore"]
+    lists = top_lists(text_vectors.profile_scores(split.counts, vectors), split)["explore"]
     rows[way] = {
         "cosine of any two products": f"{off_diagonal / (len(split.codes) * (len(split.codes) - 1)):.2f}",
         "share of the catalogue that anybody is shown": f"{metrics.coverage(lists, len(split.codes)):.0%}",
@@ -619,15 +621,15 @@ pd.DataFrame(rows).T.rename_axis("profile by the mean")
 similarity = np.maximum(at_cut["MiniLM"] @ at_cut["MiniLM"].T, 0)  # (products, products)
 sharpened_by_hand = bought @ similarity**4  # (shoppers, products) @ (products, products)
 assert np.allclose(sharpened_by_hand, text_vectors.profile_scores(split.counts, at_cut["MiniLM"], 4), atol=1e-3)
-lists = evaluation.top_lists(sharpened_by_hand, split)["explore"]
+lists = top_lists(sharpened_by_hand, split)["explore"]
 print(f"sharpened, MiniLM shows {metrics.coverage(lists, len(split.codes)):.0%} of the catalogue to somebody")
 
 # %% [markdown]
 # Now the test, at the next basket of Chapter 2, on products new to the shopper. We let text stand alone, by its mean and
-# sharpened, and then beside EASE: `text_vectors.with_text` adds the two after dividing each by its spread. All of the lower group are
-# multiplied by the root of recent popularity, as in Chapter 2's blend. The powers and the weights were chosen on a cut
-# thirty days earlier, by the script that wrote the table of real receipts below (for receipts of your own, those of Online
-# Retail serve).
+# sharpened, and then beside EASE: `text_vectors.with_text` adds the two after dividing each by its spread. All of the
+# lower group are multiplied by the root of recent popularity, as in Chapter 2's blend. The powers and the weights were
+# chosen on a cut thirty days earlier, by the script that wrote the table of real receipts below (for receipts of your
+# own, those of Online Retail serve).
 
 # %%
 measured_on = "embedded-shop" if workshop.embedded() else "online-retail"
@@ -647,8 +649,8 @@ scores |= {
     f"(EASE + {way}) × trend": text_vectors.with_text(ease, profile, weight_beside[way]) * trend
     for way, profile in profiles.items()
 }
-judged = {method: evaluation.evaluate(score, split)["explore", "ndcg@10"] for method, score in scores.items()}
-value, low, high = intervals.bootstrap(pd.DataFrame(judged).to_numpy())
+judged = {method: evaluate(score, split)["explore", "ndcg@10"] for method, score in scores.items()}
+value, low, high = bootstrap(pd.DataFrame(judged).to_numpy())
 places = np.arange(len(scores))[::-1]
 plt.errorbar(value, places, xerr=[value - low, high - value], fmt="o", capsize=3)
 plt.yticks(places, list(scores))
@@ -657,8 +659,8 @@ plt.title(f"Text alone ranks low, beside EASE it may help ({judged['EASE × tren
 plt.show()
 
 # %%
-gains = {way: intervals.paired(judged[f"(EASE + {way}) × trend"], judged["EASE × trend"]) for way in at_cut}
-gains["MiniLM minus TF-IDF"] = intervals.paired(
+gains = {way: paired(judged[f"(EASE + {way}) × trend"], judged["EASE × trend"]) for way in at_cut}
+gains["MiniLM minus TF-IDF"] = paired(
     *(judged[f"(EASE + {way}) × trend"] for way in ("MiniLM", "TF-IDF")),
 )
 pd.DataFrame(
@@ -693,7 +695,7 @@ Markdown(
 late = sorted(set(texts) - set(texts_at_cut))
 unknown = set(text_vectors.distinct_words(texts)) - set(text_vectors.distinct_words(texts_at_cut))
 leaky = text_vectors.profile_scores(split.counts, text_vectors.tfidf(texts_at_cut, fit_on=texts), sharpness["TF-IDF"])
-change = evaluation.evaluate(leaky, split)["explore", "ndcg@10"].mean() - judged["TF-IDF, sharpened"].mean()
+change = evaluate(leaky, split)["explore", "ndcg@10"].mean() - judged["TF-IDF, sharpened"].mean()
 Markdown(
     f"Texts in the whole file that the catalogue at the cut lacks: {len(late):,}; new words in them: {len(unknown):,}. "
     f"The leak changes `NDCG@10` by {change:+.4f}. On other receipts it may be more: nothing says so in advance."
@@ -702,7 +704,7 @@ Markdown(
 # %% [markdown]
 # ## From page to package
 #
-# `recbook.embeddings` holds what you have seen. TF-IDF, and the topics under LSA:
+# `recbook.embeddings.text_vectors` holds what you have built by hand. TF-IDF, and the topics under LSA:
 
 # %%
 page.source(text_vectors.tfidf)
@@ -727,8 +729,9 @@ assert np.allclose(np.abs(directions[:8]), np.abs(theirs), atol=1e-4)
 print("page, package and scikit-learn agree")
 
 # %% [markdown]
-# And the sentence-transformer. Where there is a network, `encode(texts, "thenlper/gte-small")` takes any model of the
-# Hugging Face hub that has its weights in safetensors, a format that holds numbers and cannot run code.
+# And the sentence-transformer, from `recbook.embeddings.encoder`. Where there is a network, `encode(texts,
+# "thenlper/gte-small")` takes any model of the Hugging Face hub that has its weights in safetensors, a format that holds
+# numbers and cannot run code.
 
 # %%
 page.source(encode)
@@ -936,9 +939,9 @@ check("3.5", interest_scores)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# There is no single answer. Start from the cell that makes `at_cut`, change `texts_at_cut`, and compare with
-# `intervals.paired`. Words from the baskets usually help the most: they bring the receipts' knowledge of complements into
-# the text. Take them from before the cut alone.
+# There is no single answer. Start from the cell that makes `at_cut`, change `texts_at_cut`, and compare with `paired`.
+# Words from the baskets usually help the most: they bring the receipts' knowledge of complements into the text. Take them
+# from before the cut alone.
 #
 # </details>
 

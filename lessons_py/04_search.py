@@ -59,11 +59,10 @@ from recbook.book import workshop
 from recbook.book.exercises import check
 from recbook.cleaning import receipts as rc
 from recbook.embeddings.encoder import encode
-from recbook.search import index as product_index
 from recbook.search import measures
-from recbook.search import queries as search_queries
 from recbook.search.files import load_index, save_index
-from recbook.search.index import SearchParameters, build_index, search_index, vectors_of
+from recbook.search.index import SearchParameters, brute_force, build_index, search_index, vectors_of
+from recbook.search.queries import by_history, by_text
 
 codes, vectors = workshop.embeddings()
 catalogue = rc.catalogue(workshop.cleaned().receipts).loc[codes]
@@ -86,7 +85,7 @@ catalogue.iloc[best][["description", "price"]].round(2).assign(cosine=cosines[be
 
 
 # %%
-def brute_force(vectors, queries, k):
+def brute_force_by_hand(vectors, queries, k):
     product = queries @ vectors.T  # (q, d) @ (d, n) -> (q, n)
     rows = np.argsort(-product, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(product, rows, axis=1), rows
@@ -136,8 +135,8 @@ Markdown(
 # %%
 stretched = vectors.copy()
 stretched[7] *= 5  # one vector that somebody forgot to scale
-inner = brute_force(stretched, vectors[:200], 1)[1]
-scaled = brute_force(vectors, vectors[:200], 1)[1]
+inner = brute_force_by_hand(stretched, vectors[:200], 1)[1]
+scaled = brute_force_by_hand(vectors, vectors[:200], 1)[1]
 pd.Series(
     {
         "queries that the stretched product wins": f"{(inner == 7).mean():.0%}",
@@ -274,15 +273,15 @@ table.rename_axis("nprobe").map("{:.0%}".format)
 
 # %% [markdown]
 # Every index that skips products has such a knob: turn it, and you buy recall with work. At the end of the knob is brute
-# force. The same on the grown catalogue, with FAISS. It names an index by a *recipe*: `IVF128,Flat` is cells, with the
-# vectors in them as they are.
+# force. The same on the grown catalogue, with FAISS. It names an index by a *factory string*: `IVF128,Flat` is cells,
+# with the vectors in them as they are. The *search parameters*, here `nprobe`, say how much a search visits.
 
 # %% tags=["nbval-ignore-output"]
-truth = labels[product_index.brute_force(many, asked, 10)[1]]
+truth = labels[brute_force(many, asked, 10)[1]]
 ivf = build_index(labels, many, "IVF128,Flat")
 rows = []
 for nprobe in (1, 2, 4, 8, 16, 128):
-    hits = search_index(ivf, asked, 10, effort=SearchParameters(nprobe=nprobe))
+    hits = search_index(ivf, asked, 10, parameters=SearchParameters(nprobe=nprobe))
     rows.append([nprobe, measures.index_recall(hits.codes, truth), nprobe / 128])
 assert rows[-1][1] > 0.999 and rows[3][1] > 0.8
 pd.DataFrame(rows, columns=["nprobe", "recall@10", "share of cells"]).set_index("nprobe").map("{:.0%}".format)
@@ -393,9 +392,9 @@ walks.assign(
 )
 
 # %% [markdown]
-# With enough candidates nearly every walk arrives, and this toy has no motorways. In FAISS the recipe `HNSW32` gives
-# each product up to thirty-two roads on the upper floors and twice that on the ground. The price is memory: the roads are
-# kept beside the whole vectors.
+# With enough candidates nearly every walk arrives, and this toy has no motorways. In FAISS the factory string `HNSW32`
+# gives each product up to thirty-two roads on the upper floors and twice that on the ground. The price is memory: the
+# roads are kept beside the whole vectors.
 #
 # ## Vectors in eight bytes (PQ)
 #
@@ -452,7 +451,7 @@ plt.show()
 # live on a disk.
 
 # %% tags=["nbval-ignore-output"]
-exact_rows = product_index.brute_force(many, asked, 10)[1]
+exact_rows = brute_force(many, asked, 10)[1]
 by_code = asked @ restored.T
 candidates = np.argsort(-by_code, axis=1)[:, :200]
 refined = []
@@ -468,12 +467,12 @@ pd.Series(pq_recall, name="recall@10").map("{:.0%}".format).to_frame()
 # %% [markdown]
 # ## Which one? Recall against speed against bytes
 #
-# Now all of them on the grown catalogue, each at several efforts. A method is better than another if it lies above it
-# and to the right. The ideas also combine: `IVF128,PQ16,RFlat` visits cells, reads sixteen bytes a product there, and
-# re-ranks.
+# Now all of them on the grown catalogue, each with several search parameters. A method is better than another if it lies
+# above it and to the right. The ideas also combine: `IVF128,PQ16,RFlat` visits cells, reads sixteen bytes a product
+# there, and re-ranks.
 
 # %% tags=["nbval-ignore-output"]
-efforts = {
+tried = {
     "Flat": [SearchParameters()],
     "IVF128,Flat": [SearchParameters(nprobe=n) for n in (1, 2, 4, 8, 16)],
     "HNSW16": [SearchParameters(ef=n) for n in (16, 32, 64, 128)],
@@ -482,23 +481,25 @@ efforts = {
     "IVF128,PQ16,RFlat": [SearchParameters(nprobe=8, refine=n) for n in (1, 2, 4, 8)],
 }
 live = []
-for recipe, settings in efforts.items():
-    index = build_index(labels, many, recipe)
-    for effort in settings:
-        hits = search_index(index, asked, 10, effort=effort)
-        speed = 1000 / milliseconds(lambda q, i=index, e=effort: search_index(i, q, 10, effort=e), asked, times=3)
-        size = measures.index_bytes(recipe, len(many), dimensions) / len(many)
-        live.append([recipe, measures.index_recall(hits.codes, truth), speed, size])
-live = pd.DataFrame(live, columns=["recipe", "recall@10", "queries a second", "bytes a product"])
-best_recall = live.groupby("recipe", sort=False)["recall@10"].max()
+for factory, settings in tried.items():
+    index = build_index(labels, many, factory)
+    for parameters in settings:
+        hits = search_index(index, asked, 10, parameters=parameters)
+        speed = 1000 / milliseconds(
+            lambda q, i=index, e=parameters: search_index(i, q, 10, parameters=e), asked, times=3
+        )
+        size = measures.index_bytes(factory, len(many), dimensions) / len(many)
+        live.append([factory, measures.index_recall(hits.codes, truth), speed, size])
+live = pd.DataFrame(live, columns=["factory string", "recall@10", "queries a second", "bytes a product"])
+best_recall = live.groupby("factory string", sort=False)["recall@10"].max()
 assert best_recall["Flat"] > 0.999 and best_recall["HNSW16"] > 0.85 and best_recall["IVF128,Flat"] > 0.85
 
 
 # %% tags=["nbval-ignore-output"]
 def trade_off(table, title):
     fig, ax = plt.subplots(figsize=(7, 4))
-    for (recipe, group), marker in zip(table.groupby("recipe", sort=False), "*osD^vPX", strict=False):
-        name = f"{recipe} ({group['bytes a product'].iloc[0]:,.0f} bytes)"
+    for (factory, group), marker in zip(table.groupby("factory string", sort=False), "*osD^vPX", strict=False):
+        name = f"{factory} ({group['bytes a product'].iloc[0]:,.0f} bytes)"
         line = group.sort_values("recall@10")
         ax.plot(line["recall@10"], line["queries a second"], marker=marker, label=name)
     ax.set(xlabel="recall@10", ylabel="queries a second, batched", yscale="log", title=title)
@@ -524,13 +525,13 @@ million = load_results("search")
 figures = pd.DataFrame(million["rows"])
 wide = figures.pivot_table(index=["method", "setting"], columns="metric", values="value", sort=False)
 wide = wide[wide["recall@10"].notna()].reset_index()
-wide = wide.rename(columns={"method": "recipe", "per_second_batched": "queries a second"})
+wide = wide.rename(columns={"method": "factory string", "per_second_batched": "queries a second"})
 trade_off(wide, "A million products: the gap to Flat grows with the catalogue")
 
 # %%
 best_single = figures[figures["metric"] == "best times Flat, single, recall >= 0.95"].iloc[0]
 best_batch = figures[figures["metric"] == "best times Flat, batched, recall >= 0.95"].iloc[0]
-chosen = wide.set_index(["recipe", "setting"])
+chosen = wide.set_index(["factory string", "setting"])
 flat_line = chosen.loc[("Flat", "best")]
 single_line = chosen.loc[(best_single["method"], best_single["setting"])]
 batch_line = chosen.loc[(best_batch["method"], best_batch["setting"])]
@@ -546,7 +547,7 @@ Markdown(
 # %%
 built = figures[figures["metric"] == "build_seconds"].drop_duplicates("method")
 built = built.set_index("method")["value"]
-sizes = wide.drop_duplicates("recipe").set_index("recipe")["bytes a product"]
+sizes = wide.drop_duplicates("factory string").set_index("factory string")["bytes a product"]
 pd.DataFrame(
     {
         "bytes a product": sizes.map("{:,.0f}".format),
@@ -573,7 +574,7 @@ spreads.map("{:.2f}".format).replace("nan", "–")
 # %%
 Markdown(
     f"So the million is easier than real text: it spreads in {spreads.loc['intrinsic dimension', 'grown, all']:.0f} "
-    f"directions, real descriptions in {real_dimension:.0f}. On yours, expect to need more effort for the "
+    f"directions, real descriptions in {real_dimension:.0f}. On yours, expect to visit more for the "
     "same recall, and measure it."
 )
 
@@ -602,8 +603,8 @@ Markdown(
 # ## Codes in, codes out, and filters
 #
 # FAISS numbers its vectors and knows nothing else. A shop speaks in product codes, and asks with conditions: under three
-# pounds, only coffee. `recbook.search` translates. A filter is the codes that may be answered, so every condition that
-# `pandas` can express is one.
+# pounds, only coffee. `recbook.search.index` translates. A filter is the codes that may be answered, so every condition
+# that `pandas` can express is one.
 
 # %%
 cheap = catalogue.query("price < 3").index
@@ -639,8 +640,8 @@ plt.show()
 
 # %%
 allowed = labels[::1000]  # one product in a thousand
-narrow = search_index(ivf, asked, 10, among=allowed, effort=SearchParameters(nprobe=1))
-expected = labels[::1000][product_index.brute_force(many[::1000], asked, 10)[1]]
+narrow = search_index(ivf, asked, 10, among=allowed, parameters=SearchParameters(nprobe=1))
+expected = labels[::1000][brute_force(many[::1000], asked, 10)[1]]
 assert np.array_equal(narrow.codes, expected)
 Markdown(f"{narrow.codes.shape[1]} answers to each query, all allowed, and the same as brute force: yes.")
 
@@ -656,7 +657,7 @@ if workshop.embedded():
 else:
     coffee = catalogue.index[catalogue["description"].str.contains("coffee|mug|cup", case=False)]
 questions = ["something chocolaty and strong", "bright and fruity"]
-hits = search_queries.by_text(shop_index, questions, encode, k=3, among=coffee)
+hits = by_text(shop_index, questions, encode, k=3, among=coffee)
 pd.DataFrame(
     {
         "question": np.repeat(questions, hits.codes.shape[1]),
@@ -678,8 +679,8 @@ bought_by = {shopper: list(dict.fromkeys(sum(visits, []))) for shopper, visits i
 shopper = min(bought_by, key=lambda s: (abs(len(bought_by[s]) - 12), s))  # a history of about twelve
 bought = bought_by[shopper]
 answers = {
-    "by the mean": search_queries.by_history(shop_index, bought, k=6).codes,
-    "by three interests": search_queries.by_history(shop_index, bought, k=6, interests=3).codes,
+    "by the mean": by_history(shop_index, bought, k=6).codes,
+    "by three interests": by_history(shop_index, bought, k=6, interests=3).codes,
 }
 pd.DataFrame({"bought": catalogue.loc[bought[:6], "description"].to_numpy()}).join(
     pd.DataFrame({how: catalogue.loc[found, "description"].to_numpy() for how, found in answers.items()})
@@ -696,7 +697,7 @@ def reach(found, bought):
 rows = []
 for bought in list(bought_by.values())[:120]:
     if len(bought) >= 6:
-        lists = [search_queries.by_history(shop_index, bought, 10, interests).codes for interests in (1, 3, 5)]
+        lists = [by_history(shop_index, bought, 10, interests).codes for interests in (1, 3, 5)]
         rows.append([reach(found, bought) for found in lists])
 table = pd.DataFrame(rows, columns=["the mean", "three interests", "five"])
 table.mean().round(2).rename("cosine to the nearest answer").to_frame()
@@ -739,10 +740,10 @@ folder.cleanup()
 #
 # ## From page to package
 #
-# The package's brute force, and the search with its fallbacks:
+# The brute force of `recbook.search.index`, and its search with the fallbacks:
 
 # %%
-page.source(product_index.brute_force)
+page.source(brute_force)
 
 # %%
 page.source(search_index)
@@ -752,8 +753,8 @@ page.source(search_index)
 # codebooks:
 
 # %%
-ours = brute_force(many, asked, 10)
-package = product_index.brute_force(many, asked, 10)
+ours = brute_force_by_hand(many, asked, 10)
+package = brute_force(many, asked, 10)
 flat = search_index(build_index(labels, many), asked, 10)
 assert np.array_equal(ours[1], package[1]) and np.array_equal(labels[ours[1]], flat.codes)
 assert np.allclose(ours[0], flat.scores, atol=1e-5)
@@ -964,7 +965,7 @@ check("4.5", search_allowed)
 #
 # ### Exercise 4.6: which index?
 # A shop has three thousand products, a marketplace fifty million on one machine with thirty-two gigabytes, a news site
-# two hundred thousand articles of which it adds a thousand an hour. Which recipe for each, and why?
+# two hundred thousand articles of which it adds a thousand an hour. Which factory string for each, and why?
 #
 # <details><summary>Answer</summary>
 #

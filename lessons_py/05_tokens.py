@@ -60,7 +60,13 @@ from recbook.baselines.results import load_results
 from recbook.book import workshop
 from recbook.book.exercises import check
 from recbook.cleaning import receipts as rc
-from recbook.tokens import documents
+from recbook.tokens.documents import (
+    basket_documents,
+    build_vocabulary,
+    product_cards,
+    sentence_case,
+    shopper_narratives,
+)
 from recbook.tokens.files import TokenWindows, read_tokens, write_tokens
 from recbook.tokens.vocabulary import BPE_PATTERN, Vocabulary, learn_bpe, letter_bytes
 
@@ -69,7 +75,7 @@ receipts = workshop.cleaned().receipts
 # %%
 invoice = rc.baskets(receipts).query("codes.str.len() == 3")["invoice"].iloc[0]  # the first with three products
 lines = receipts[receipts["invoice"] == invoice]
-descriptions = [" " + documents.sentence_case(text) for text in rc.descriptions(receipts).values()]
+descriptions = [" " + sentence_case(text) for text in rc.descriptions(receipts).values()]
 lines[["code", "description", "quantity", "price", "date", "country"]]
 
 # %% [markdown]
@@ -177,7 +183,7 @@ as_table(log).iloc[[*range(8), *range(-4, 0)]]
 
 # %%
 whole = Counter(descriptions)
-uncut, uncut_log = learn(whole, 256 + 250)
+uncut, _ = learn(whole, 256 + 250)
 across = [name for name in uncut[256:] if len(regex.findall(BPE_PATTERN, name.decode("utf-8", "replace"))) > 1]
 longest = sorted(across, key=len, reverse=True)[:6]
 print("longest tokens, uncut:  ", ", ".join(f"'{shown(name)}'" for name in longest))
@@ -235,7 +241,7 @@ plt.show()
 # its documents say, prices and dates included.
 
 # %%
-vocabulary = documents.build_vocabulary(receipts, size=2048)
+vocabulary = build_vocabulary(receipts, size=2048)
 parts = {"text": vocabulary.ranks, "control": vocabulary.control, "products": vocabulary.product}
 pd.Series({kind: len(part) for kind, part in parts.items()} | {"all": len(vocabulary)}, name="tokens").to_frame()
 
@@ -334,7 +340,7 @@ Markdown(
 # %%
 code = lines["code"].iloc[0]
 known = rc.descriptions(receipts)
-spelled = vocabulary.encode(" " + documents.sentence_case(known[code]))
+spelled = vocabulary.encode(" " + sentence_case(known[code]))
 show_tokens(vocabulary.encode(f" {code}"), spelled, [vocabulary.product[code]])
 
 # %% [markdown]
@@ -343,7 +349,7 @@ show_tokens(vocabulary.encode(f" {code}"), spelled, [vocabulary.product[code]])
 # and one embedding, which the model learns from the company it keeps, as it learns any word. What does that save?
 
 # %%
-length = {code: len(vocabulary.encode(" " + documents.sentence_case(text))) for code, text in known.items()}
+length = {code: len(vocabulary.encode(" " + sentence_case(text))) for code, text in known.items()}
 per_basket = receipts["code"].map(length).groupby(receipts["invoice"]).agg(["sum", "size"])
 context = 256
 cost = {
@@ -364,7 +370,7 @@ pd.DataFrame(cost).rename({"sum": "products by description", "size": "products b
 # a product is:
 
 # %%
-card = next(ids for ids in documents.product_cards(receipts, vocabulary) if vocabulary.product[code] in ids)
+card = next(ids for ids in product_cards(receipts, vocabulary) if vocabulary.product[code] in ids)
 show_tokens(card)
 
 # %% [markdown]
@@ -372,7 +378,7 @@ show_tokens(card)
 
 # %%
 order = list(receipts.sort_values("date", kind="stable")["invoice"].unique())
-basket = next(islice(documents.basket_documents(receipts, vocabulary), order.index(invoice), None))
+basket = next(islice(basket_documents(receipts, vocabulary), order.index(invoice), None))
 show_tokens(basket)
 
 # %% [markdown]
@@ -383,7 +389,7 @@ show_tokens(basket)
 # %%
 because = vocabulary.control["<|because|>"]
 stories = {}  # history -> the narratives that begin with it
-for ids in islice(documents.shopper_narratives(receipts, vocabulary), 100):
+for ids in islice(shopper_narratives(receipts, vocabulary), 100):
     stories.setdefault(tuple(ids[: ids.index(because)]), []).append(ids)
 three = next(found for found in stories.values() if len(found) == 3)
 show_tokens(three[0], *(ids[ids.index(because) :] for ids in three[1:]))
@@ -413,9 +419,9 @@ print(f"'{known[ours]}' and '{known[theirs]}': together in {together} baskets")
 folder = TemporaryDirectory()
 path = Path(folder.name) / "shop.tokens"
 kinds = {
-    "cards": documents.product_cards,
-    "baskets": documents.basket_documents,
-    "narratives": documents.shopper_narratives,
+    "cards": product_cards,
+    "baskets": basket_documents,
+    "narratives": shopper_narratives,
 }
 counts = {}
 for kind, write in kinds.items():
@@ -480,8 +486,8 @@ Markdown(f"To judge a model, `blocks` reads the file once from end to end: {aske
 # %% [markdown]
 # ## From page to package
 #
-# The package leaves learning to the `tokenizers` library, which is written in Rust and counts only what a merge changed, and
-# encoding to `tiktoken`. What the book adds is that a product has a token and that text stays text:
+# `recbook.tokens.vocabulary` leaves learning to the `tokenizers` library, which is written in Rust and counts only what a
+# merge changed, and encoding to `tiktoken`. What the book adds is that a product has a token and that text stays text:
 
 # %%
 page.source(learn_bpe)

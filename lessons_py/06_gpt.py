@@ -438,8 +438,8 @@ fig.suptitle("The gradient shows who sees whom", x=0.02, ha="left", fontsize=11.
 plt.show()
 
 # %% [markdown]
-# Exactly zero above the diagonal, on the left. `tests/test_gpt.py` asks the same of the package's model, and that no row
-# of a batch sees another.
+# Exactly zero above the diagonal, on the left. `tests/gpt/test_model.py` asks the same of the package's model, and that no
+# row of a batch sees another.
 #
 # ## Why divide by $\sqrt{d}$?
 #
@@ -809,9 +809,9 @@ print("loss and both gradients: equal to those through the whole logits")
 #
 # ## From page to package
 #
-# The package has the same parts with the names of this page. Its attention makes queries, keys and values with one matrix
-# product, can keep them in a cache, and leaves the softmax to PyTorch's `scaled_dot_product_attention`, which never
-# stores the weights:
+# `recbook.gpt.model` has the same parts with the names of this page, `recbook.gpt.cross_entropy` the loss. The package's
+# attention makes queries, keys and values with one matrix product, can keep them in a cache, and leaves the softmax to
+# PyTorch's `scaled_dot_product_attention`, which never stores the weights:
 
 # %%
 page.source(Attention)

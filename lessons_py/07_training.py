@@ -63,10 +63,11 @@ from recbook.book.exercises import check
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
 from recbook.tokens.files import TokenWindows
-from recbook.training import checkpoints, tracking
+from recbook.training.checkpoints import list_checkpoints
 from recbook.training.config import TrainingConfig, learning_rate_schedule, make_optimizers
 from recbook.training.distributed import has_bfloat16
 from recbook.training.loop import TrainingDiverged, next_token_loss, train, validation_loss
+from recbook.training.tracking import metric_history, track_with_mlflow, tracked_runs
 
 vocabulary = workshop.vocabulary()
 learn, judge = workshop.token_files()  # memory-mapped ids: to learn from, to be judged on
@@ -479,7 +480,7 @@ for name, rate in choices.items():
     curves[name] = train(
         GPT(small, seed=0), text, settings, store / name,
         validate=lambda model: validation_loss(model, later),
-        track=tracking.track_with_mlflow(store, settings, name), progress=False,
+        track=track_with_mlflow(store, settings, name), progress=False,
     )  # fmt: skip
 ends = {name: curve[-1]["validation_loss"] for name, curve in curves.items()}
 assert ends["AdamW"] < ends["AdamW, timid"] and ends.get("Muon", 0) < ends["AdamW"] + 0.1
@@ -519,9 +520,9 @@ print(textwrap.fill(lines[-1], 100))
 # same figures there. Here it is a file on your disk, and nothing leaves your machine:
 
 # %% tags=["nbval-ignore-output"]
-table = tracking.tracked_runs(store).set_index("run")
+table = tracked_runs(store).set_index("run")
 for name, curve in curves.items():
-    kept = tracking.metric_history(store, name, "validation_loss")
+    kept = metric_history(store, name, "validation_loss")
     assert kept.tolist() == [line["validation_loss"] for line in curve]  # MLflow holds what metrics.jsonl holds
 shown = ["learning_rate", "matrix_learning_rate", "validation_loss", "status"]
 params = {name: table[name].astype(float) for name in shown[:3]}
@@ -538,7 +539,7 @@ table[shown].assign(**params | {"validation_loss": table["validation_loss"].roun
 # already read, and the state of the random numbers behind dropout.
 #
 # The simplest way to restore the last two is not to have them. Here batch and dropout of a step are *computed from its
-# number*: `Windows.batch(step, size, seed)`. Nothing has to be stored, so nothing can be stored wrongly.
+# number*: `TokenWindows.batch(step, size, seed)`. Nothing has to be stored, so nothing can be stored wrongly.
 
 
 # %%
@@ -569,7 +570,7 @@ for cut in (17, 23, 45):
     try:
         train(GPT(forgetful, seed=0), UntilPowerCut(lines_of_text, cut), settings, folder.name, progress=False)
     except PowerCut:
-        print("cut before step", cut, "· on disk:", *[path.name for path in checkpoints.list_checkpoints(folder.name)])
+        print("cut before step", cut, "· on disk:", *[path.name for path in list_checkpoints(folder.name)])
 resumed = GPT(forgetful, seed=0)
 train(resumed, lines_of_text, settings, folder.name, progress=False)
 pairs = zip(undisturbed.parameters(), resumed.parameters(), strict=True)
@@ -585,7 +586,7 @@ print("undisturbed and three times cut: the same weights, bit for bit")
 # cannot run code when you load them, which a pickle from a stranger can. And the one before is kept, because disks fail too:
 
 # %% tags=["nbval-ignore-output"]
-newest = checkpoints.list_checkpoints(folder.name)[-1]
+newest = list_checkpoints(folder.name)[-1]
 weights_file = newest / "model.safetensors"
 weights_file.write_bytes(weights_file.read_bytes()[:-1000])  # a disk that lost the end of a file
 again = GPT(forgetful, seed=0)
@@ -825,11 +826,16 @@ full_in_words() if has_results("training") else Markdown("Not measured yet.")
 # Put the training in a file of its own,
 #
 # ```python
-# from recbook import gpt, token_files, training, workshop
+# from recbook.book import workshop
+# from recbook.gpt.config import GPT_PRESETS, GPTConfig
+# from recbook.gpt.model import GPT
+# from recbook.tokens.files import TokenWindows
+# from recbook.training.config import TrainingConfig
+# from recbook.training.loop import train
 #
-# config = gpt.Config(len(workshop.vocabulary()), **gpt.PRESETS["laptop"])
-# text = token_files.Windows(workshop.token_files()[0], config.context)
-# training.train(gpt.GPT(config, seed=0), text, training.Settings(), "my_run")
+# config = GPTConfig(len(workshop.vocabulary()), **GPT_PRESETS["laptop"])
+# text = TokenWindows(workshop.token_files()[0], config.context)
+# train(GPT(config, seed=0), text, TrainingConfig(), "my_run")
 # ```
 #
 # and start it as often as there are processors: `torchrun --nproc-per-node 2 my_training.py`. A test holds two processes to
@@ -837,7 +843,8 @@ full_in_words() if has_results("training") else Markdown("Not measured yet.")
 #
 # ## From page to package
 #
-# The package's loop is the page's, with what a long run needs around it:
+# The loop of `recbook.training.loop` is the page's, with what a long run needs around it. The optimizers come from
+# `recbook.training.config`:
 
 # %%
 page.source(train)

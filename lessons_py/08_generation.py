@@ -57,10 +57,10 @@ from recbook.baselines.results import has_results, load_results
 from recbook.book import workshop
 from recbook.book.exercises import check
 from recbook.cleaning import receipts as rc
-from recbook.generation import sampling
 from recbook.generation.generate import Trie, constrained_after, generate, stream
+from recbook.generation.sampling import Sampling, choose_tokens, draw_tokens, shape_logits
 from recbook.gpt.model import KVCache
-from recbook.tokens import documents
+from recbook.tokens.documents import format_day, format_pounds, product_cards, sentence_case
 
 known = workshop.known_receipts()
 vocabulary = workshop.vocabulary()
@@ -125,7 +125,7 @@ print(vocabulary.decode(card[1:]))
 
 # %% tags=["nbval-ignore-output"]
 def opens_with_a_date(prompt):
-    texts = generate(model, [prompt] * 100, 8, sampling.Sampling())
+    texts = generate(model, [prompt] * 100, 8, Sampling())
     return np.mean([bool(re.match(r" \d+ [A-Z][a-z]+ \d{4}", vocabulary.decode(text))) for text in texts])
 
 
@@ -162,7 +162,7 @@ def judge(text):
         return dict.fromkeys(["reads as a card", "name", "price", "first sold", "all true"], False)
     product = catalogue.loc[found[1]]
     since = f"{product['first_sold'].month_name()} {product['first_sold'].year}"
-    truths = [documents.sentence_case(product["description"]), documents.format_pounds(product["price"]), since]
+    truths = [sentence_case(product["description"]), format_pounds(product["price"]), since]
     name, price, sold = (said == truth for said, truth in zip(found.groups()[1:], truths, strict=True))
     return {
         "reads as a card": True,
@@ -173,7 +173,7 @@ def judge(text):
     }
 
 
-real_cards = [tuple(card[1:]) for card in documents.product_cards(known, vocabulary)]  # without `<|product|>`
+real_cards = [tuple(card[1:]) for card in product_cards(known, vocabulary)]  # without `<|product|>`
 assert all(judge(card)["all true"] for card in real_cards)
 print("The judge accepts every real card.")
 
@@ -192,7 +192,7 @@ def report(texts):
 
 
 one = {what: "yes" if true else "no" for what, true in judge(card[2:]).items()}
-hundred = report(write_cards(sampling.Sampling()))
+hundred = report(write_cards(Sampling()))
 assert hundred["different products"] > 10
 pd.DataFrame({"the greedy card": {**one, "different products": 1}, "a hundred sampled": hundred})
 
@@ -212,7 +212,7 @@ pd.DataFrame({"the greedy card": {**one, "different products": 1}, "a hundred sa
 # basket:
 
 # %% tags=["nbval-ignore-output"]
-today, country = documents.format_day(known["date"].max()), known["country"].mode()[0]
+today, country = format_day(known["date"].max()), known["country"].mode()[0]
 first_line = [END, BASKET, *vocabulary.encode(f" {today}, {country}.")]
 logits = np.log(next_probabilities(first_line))
 
@@ -231,7 +231,7 @@ plt.show()
 # What does that do to truth and to variety? Temperature zero is greedy by definition.
 
 # %% tags=["nbval-ignore-output"]
-by_temperature = {t: report(write_cards(sampling.Sampling(temperature=t))) for t in (0, 0.3, 0.6, 1.0, 1.5)}
+by_temperature = {t: report(write_cards(Sampling(temperature=t))) for t in (0, 0.3, 0.6, 1.0, 1.5)}
 table = pd.DataFrame(by_temperature).T.rename_axis("temperature")
 assert table.loc[0, "different products"] == 1 < table.loc[1.0, "different products"]
 table[["reads as a card", "name", "price", "all true", "different products"]]
@@ -272,11 +272,11 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 settings = {
-    "all tokens": sampling.Sampling(),
-    "top-k of 50": sampling.Sampling(top_k=50),
-    "top-k of 5": sampling.Sampling(top_k=5),
-    "top-p of 0.9": sampling.Sampling(top_p=0.9),
-    "top-p of 0.9, temperature 0.6": sampling.Sampling(top_p=0.9, temperature=0.6),
+    "all tokens": Sampling(),
+    "top-k of 50": Sampling(top_k=50),
+    "top-k of 5": Sampling(top_k=5),
+    "top-p of 0.9": Sampling(top_p=0.9),
+    "top-p of 0.9, temperature 0.6": Sampling(top_p=0.9, temperature=0.6),
 }
 table = pd.DataFrame({name: report(write_cards(how)) for name, how in settings.items()}).T
 assert table.loc["top-k of 5", "different products"] <= 5
@@ -305,7 +305,7 @@ np.bincount([draw(chances, dart) for dart in darts]) / 1000
 # the same text, and what else is in the batch does not matter (up to rounding in the model's own sums).
 
 # %% tags=["nbval-ignore-output"]
-warm = sampling.Sampling(temperature=0.8, top_p=0.95)
+warm = Sampling(temperature=0.8, top_p=0.95)
 three = [generate(model, [opened], 40, warm, stop=[END], seed=seed)[0] for seed in (7, 7, 8)]
 assert three[0] == three[1] != three[2]
 for seed, text in zip((7, 7, 8), three, strict=True):
@@ -320,7 +320,7 @@ for seed, text in zip((7, 7, 8), three, strict=True):
 
 # %% tags=["nbval-ignore-output"]
 def lines_of(penalty):
-    how = sampling.Sampling(temperature=0, repetition=penalty)
+    how = Sampling(temperature=0, repetition=penalty)
     text = generate(model, [[END, BASKET]], 110, how, stop=[END])[0]
     lines = re.findall(r"<\|[^<]+?(?=<\||$)", vocabulary.decode(text))[:-1]  # the last may be cut off
     well_formed = sum(bool(re.fullmatch(r"<\|.+?\|> .+, \d+ at £\S+[;.]", line)) for line in lines)
@@ -500,9 +500,9 @@ for text in ([], ["red"], ["red", "mug"], ["blue", "cup"]):
 # %% tags=["nbval-ignore-output"]
 trie = Trie(real_cards, end=END)
 start = time.perf_counter()
-free = write_cards(sampling.Sampling())
+free = write_cards(Sampling())
 between = time.perf_counter()
-held = write_cards(sampling.Sampling(), constraint=trie)
+held = write_cards(Sampling(), constraint=trie)
 seconds = {"free": between - start, "held to the trie": time.perf_counter() - between}
 table = pd.DataFrame({"free": report(free), "held to the trie": report(held)})
 assert all(judge(text)["all true"] for text in held)
@@ -571,7 +571,7 @@ both.set_axis([" ".join(words) for words in model_says]).map("{:.0%}".format)
 
 # %% tags=["nbval-ignore-output"]
 names = {
-    vocabulary.product[code]: vocabulary.encode(f" {documents.sentence_case(text)}")
+    vocabulary.product[code]: vocabulary.encode(f" {sentence_case(text)}")
     for code, text in rc.descriptions(known).items()
 }
 
@@ -596,7 +596,7 @@ def truly_named(texts):
 
 
 def write_baskets(constraint):
-    return generate(model, [[END, BASKET]] * 40, 110, sampling.Sampling(), stop=[END], seed=3, constraint=constraint)
+    return generate(model, [[END, BASKET]] * 40, 110, Sampling(), stop=[END], seed=3, constraint=constraint)
 
 
 shares = {"free": truly_named(write_baskets(None)), "own name enforced": truly_named(write_baskets(own_name))}
@@ -620,17 +620,17 @@ for reason in finished[:3]:
     print(vocabulary.decode(reason))
 
 # %% [markdown]
-# The product is real. Is the *reason*? Nothing checked the count, the date or the companion, and the model is happy to invent all
-# three. A trie can only hold what you can list; a reason that depends on this shopper's history needs facts found first
-# and a checker afterwards. That is Chapter 14.
+# The product is real. Is the *reason*? Nothing checked the count, the date or the product bought together with it, and the
+# model is happy to invent all three. A trie can only hold what you can list; a reason that depends on this shopper's
+# history needs facts found first and a checker afterwards. That is Chapter 14.
 #
 # ## From page to package
 #
-# The package draws as this page does, for all rows at once, and takes the k likeliest first, so that the rest of the work
-# is on `k` numbers and not on the whole vocabulary:
+# `recbook.generation.sampling` draws as this page does, for all rows at once, and takes the k likeliest first, so that the
+# rest of the work is on `k` numbers and not on the whole vocabulary. The trie stands in `recbook.generation.generate`:
 
 # %%
-page.source(sampling.choose_tokens)
+page.source(choose_tokens)
 
 # %%
 page.source(Trie)
@@ -657,8 +657,8 @@ for card in real_cards[:50]:
         assert set(may_follow(root, card[:n])) == set(trie(card[:n]))
 
 rows = torch.tensor(np.log(chances), dtype=torch.float32).expand(len(darts), -1)  # (darts, V)
-assert sampling.draw_tokens(rows, torch.tensor(darts)).tolist() == [draw(chances, dart) for dart in darts]
-colder = sampling.shape_logits(torch.tensor(np.log(chances))[None], sampling.Sampling(temperature=0.5)).softmax(-1)[0]
+assert draw_tokens(rows, torch.tensor(darts)).tolist() == [draw(chances, dart) for dart in darts]
+colder = shape_logits(torch.tensor(np.log(chances))[None], Sampling(temperature=0.5)).softmax(-1)[0]
 assert np.allclose(colder, chances**2 / (chances**2).sum())
 print("texts, darts, trees, temperature: equal")
 

@@ -54,10 +54,7 @@ from sklearn.linear_model import LogisticRegression
 from recbook.baselines import evaluation, intervals, models
 from recbook.baselines.results import load_results
 from recbook.baskets.batches import NextBasketLoss
-from recbook.baskets.log import interaction_log, prediction_points
-from recbook.baskets.model import scores_at_cut
-from recbook.baskets.network import BasketGPTConfig
-from recbook.baskets.shopper_features import (
+from recbook.baskets.features import (
     ITEM_FEATURES,
     USER_ITEM_COUNTED,
     USER_ITEM_FEATURES,
@@ -65,6 +62,9 @@ from recbook.baskets.shopper_features import (
     on_sale_from,
     user_item_features,
 )
+from recbook.baskets.log import interaction_log, prediction_points
+from recbook.baskets.model import scores_at_cut
+from recbook.baskets.network import BasketGPTConfig
 from recbook.book import workshop
 from recbook.book.exercises import check
 from recbook.cleaning import receipts as rc
@@ -137,9 +137,9 @@ so_far(["personal frequency", *STEPS[:1]])
 # first is a plain GPT of the same size, trained as in Chapter 7. The intervals speak of other shoppers, not of other
 # seeds.)
 #
-# Counting wins. Look at what the GPT was asked. The next token is mostly the next *line of the same receipt*, and
-# the order of lines says little: a till's accident. Once in a basket it is asked the question that we care about, what
-# a new basket holds, and then it is told one product of many as if the others had been wrong.
+# Counting wins. Look at what the GPT has to predict. The next token is mostly the next *line of the same receipt*, and
+# the order of lines says little: it is an accident of the till. Once per basket the GPT predicts what we care about,
+# what a new basket holds, and then its target is one product of many, as if the others were wrong.
 #
 # ## Ask for the set
 #
@@ -161,7 +161,7 @@ print(f"the basket {{1, 4}}: {set_loss(logits, [1, 4]):.3f} nats a product")
 # With that come four decisions that the table below takes in the same step. A basket of many lines and a shopper of many
 # baskets count less than in proportion (the power of a half), or a few wholesalers would be all that is learned. Some
 # products of the history are left blank in training, so that the network does not lean on one. The log's first months
-# are only looked back on. And an opening is told how many baskets came before.
+# are only looked back on. And the opening token gets a count of the baskets before it.
 
 # %% [markdown]
 # > **Pitfall.** Never ask for a product that was not on sale yet. In training you know the catalogue of the *end*; in March it
@@ -172,14 +172,14 @@ print(f"the basket {{1, 4}}: {set_loss(logits, [1, 4]):.3f} nats a product")
 # Here is the share of what a basket held that the shopper had bought before, counted both ways:
 
 # %%
-questions = prediction_points(log, ahead=0, seed=0)
+points = prediction_points(log, ahead=0, seed=0)  # one per basket, on its day
 on_sale = on_sale_from(log, shoppers=5)
 row = np.repeat(np.arange(len(log.days)), log.sizes)
-bought = user_item_features(log, questions)
+bought = user_item_features(log, points)
 had = np.repeat(np.arange(len(log.days)), np.diff(bought.starts)) * log.products + bought.items
 again = np.isin(row * log.products + log.items, had)
 come_back = log.first < np.arange(len(log.days))
-old = come_back[row] & (log.days[row] >= BasketGPTConfig().start)  # and a trend is behind them
+old = come_back[row] & (log.days[row] >= BasketGPTConfig().start)  # late enough to know trends
 allowed = old & (on_sale[log.items] < log.days[row])
 Markdown(
     f"Of all lines {again[old].mean():.1%} are repeats; of the lines that could have been recommended, "
@@ -195,17 +195,16 @@ gained(STEPS[1])
 # %% [markdown]
 # ## A pointer to what they bought
 #
-# The question alone does not do it: for products bought before, both are far behind a method that only counts. A GPT
+# Asking for the set is not enough: for products bought before, both are far behind a method that only counts. A GPT
 # *could* count: attention can find every earlier
 # place of a token. But it has to learn that from a few thousand baskets, for every product anew, within the tokens
 # that it sees at once. Counting is free. How much does a count tell?
 
 # %%
-known = user_item_features(log, questions)
-asked = np.repeat(np.arange(len(log.days)), np.diff(known.starts))  # the question of each product bought before
-came = np.isin(asked * log.products + known.items, row * log.products + log.items)
-count = np.rint(np.exp(known.clues[:, USER_ITEM_FEATURES.index("log count")])).astype(int)
-days = np.expm1(3 * known.clues[:, USER_ITEM_FEATURES.index("log days")])
+point = np.repeat(np.arange(len(log.days)), np.diff(bought.starts))  # of each product bought before it
+came = np.isin(point * log.products + bought.items, row * log.products + log.items)
+count = np.rint(np.exp(bought.features[:, USER_ITEM_FEATURES.index("log count")])).astype(int)
+days = np.expm1(3 * bought.features[:, USER_ITEM_FEATURES.index("log days")])
 
 groups = np.minimum(count, 8)
 rate = pd.Series(came).groupby(groups).agg(["mean", "size"])
@@ -225,16 +224,16 @@ Markdown(
 
 # %% [markdown]
 # The *pointer* hands this to the network. For each distinct product in the shopper's whole history, however long, it
-# takes a few numbers (how often, in what share of the baskets, in the last one or not) and the GPT's state, puts them
-# through one hidden layer, and adds the result to that product's logit. It cannot touch a product that was never bought: those
-# are left to the GPT.
+# takes a few user-item features (how often, in what share of the baskets, in the last one or not) and the GPT's state,
+# puts them through one hidden layer, and adds the result to that product's logit. It cannot touch a product that was
+# never bought: those are left to the GPT.
 
 # %% tags=["nbval-ignore-output"]
 last = log.days.max() - 60  # days: learn from what came before, judge on the two months after
-learn = (log.days[asked] >= BasketGPTConfig().start) & (log.days[asked] < last)
-judge = log.days[asked] >= last
-small = LogisticRegression(max_iter=1000).fit(known.clues[learn][:, :USER_ITEM_COUNTED], came[learn])
-pointed = small.predict_proba(known.clues[judge][:, :USER_ITEM_COUNTED])[:, 1]
+learn = (log.days[point] >= BasketGPTConfig().start) & (log.days[point] < last)
+judge = log.days[point] >= last
+small = LogisticRegression(max_iter=1000).fit(bought.features[learn][:, :USER_ITEM_COUNTED], came[learn])
+pointed = small.predict_proba(bought.features[judge][:, :USER_ITEM_COUNTED])[:, 1]
 tenth = pointed >= np.quantile(pointed, 0.9)
 assert came[judge][tenth].mean() > came[judge].mean()
 Markdown(
@@ -270,22 +269,23 @@ ax.legend(title="bought before")
 plt.show()
 
 # %% [markdown]
-# So the pointer also gets dates: days and baskets since, counts that fade with half-lives of weeks and months, whether the product is
-# overdue by its own rhythm. The opening of a basket is told how long the shopper has been away and what time of
-# year it is. And every product, bought or not, gets its trend: what it sold in the last week, month and quarter, its age,
-# whether it rises.
+# So the user-item features of the pointer also get dates: days and baskets since, counts that fade with half-lives of weeks
+# and months, whether the product is overdue by its own rhythm. The user features at the opening of a basket say how long the
+# shopper has been away and what time of year it is. And every product, bought or not, has item features, its trend: what it
+# sold in the last week, month and quarter, its age, whether it rises.
 #
-# > **Pitfall.** All of this must be counted *as of the day of asking*, thousands of times over. One table with a row a day holds
-# > what sold before that day; a question looks up its row. And ask a little before the basket, not on its day: at the cut nobody
-# > comes at that very moment, so in training each basket is asked for some days ahead (`Settings.ahead`).
+# > **Pitfall.** All features must be counted *as of the prediction point*, the day on which the model predicts, thousands of
+# > times over. One table with a row per day holds what sold before that day; a prediction point looks up its row. And it lies a
+# > little before its basket, not on its day: at the cut nobody comes at that very moment, so in training the model predicts
+# > each basket from some days ahead (`BasketGPTConfig.ahead`).
 
 # %%
-table = item_features(log, int(log.days.max()) + 1)  # (days + 1, products, clues)
+table = item_features(log, int(log.days.max()) + 1)  # (days + 1, products, features)
 today = len(table) // 2
 bought_on = np.repeat(log.days, log.sizes)
 week = np.bincount(log.items[(bought_on >= today - 7) & (bought_on < today)], minlength=log.products)
 np.testing.assert_allclose(table[today, :, ITEM_FEATURES.index("7 days")], np.log1p(week), atol=1e-2)
-print("the row of a day says what the week before that day sold, and nothing of the day itself")
+print("the row of a day holds what sold in the week before it, and nothing of the day itself")
 
 # %%
 so_far(["personal frequency", *STEPS[:4]])
@@ -298,9 +298,9 @@ gained(STEPS[3])
 #
 # Two things are left that a product brings with it. Its *words*: every product vector, where it is read and where it is
 # predicted, is a free vector plus a projection of the description's embedding (Chapter 3), so that a product without
-# a past still has a place; and the network is told how close each description is to those bought. And its *company*: which
-# products the same shoppers bought. That is EASE, and the share of common buyers beside it. Both are looked at once a fortnight,
-# and a question uses the last look *before* it, so that none sees what it asks for.
+# a past still has a place; and a feature says how close each description is to those bought. And its *company*, its
+# co-purchases: which products the same shoppers bought. That is EASE, and the share of common buyers beside it. Both are
+# counted once a fortnight, and a prediction point uses the last snapshot *before* it, so that none sees what it predicts.
 
 # %%
 so_far(["personal frequency", *STEPS[:6]])
@@ -344,7 +344,7 @@ table_of(gains)
 
 # %% [markdown]
 # The last row is the question that a doubter asks first: what is the GPT itself worth, once counts, dates, words and company are there?
-# It is the whole against the whole without reading: the head gets what is known of the shopper in place of the GPT's state.
+# It is the whole against the whole without reading: the head gets the user features in place of the GPT's state.
 
 # %%
 sums = []
@@ -360,7 +360,8 @@ Markdown(
 # %% [markdown]
 # ## From page to package
 #
-# The network is Chapter 6's `GPT` with vectors in place of tokens, and this head:
+# The room of this chapter is `recbook/baskets`. The network stands in `recbook/baskets/network.py`: Chapter 6's `GPT` with
+# vectors in place of tokens, and this head:
 
 # %%
 from recbook.baskets.network import BasketNetwork
@@ -368,43 +369,45 @@ from recbook.baskets.network import BasketNetwork
 page.source(BasketNetwork.scores)
 
 # %% [markdown]
-# The parts in order: the product's own vector; each clue, weighed by a number that the state decides; a small hidden layer that
-# looks at all clues of a product together; and the pointer. And the loss, with what is on sale and what counts how much:
+# The parts in order: the product's own vector; each feature times a weight that the state decides; a small hidden layer that
+# looks at all features of a product together; and the pointer. The loss, with what is on sale and how much each target
+# counts, stands in `recbook/baskets/batches.py`:
 
 # %%
 page.source(NextBasketLoss.loss)
 
 # %% [markdown]
-# With one basket, everything on sale and equal weights it is the loss on this page; a count that fades is the package's clue.
+# With one basket, everything on sale and equal weights it is the loss on this page; and a count that fades is a user-item
+# feature of `recbook/baskets/features.py`.
 
 # %%
-answers = NextBasketLoss(log, questions.day, on_sale * 0 - 1, start=0, repeats=1.0)
-one = np.flatnonzero(answers.asked)[0]
+objective = NextBasketLoss(log, points.day, on_sale * 0 - 1, start=0, repeats=1.0)
+one = np.flatnonzero(objective.predicted)[0]
 scores = torch.from_numpy(np.random.default_rng(0).normal(size=(1, log.products)))
 items = log.items[log.starts[one] : log.starts[one + 1]]
-packaged = answers.loss(scores, np.array([one]), np.zeros(len(items), int), items, np.zeros(len(items), bool))
+packaged = objective.loss(scores, np.array([one]), np.zeros(len(items), int), items, np.zeros(len(items), bool))
 np.testing.assert_allclose(packaged, set_loss(scores[0].numpy(), items), rtol=1e-5)
 
-behind = np.arange(log.first[one], one)
 faded = np.zeros(log.products)
-for basket in behind:
+for basket in range(log.first[one], one):
     faded[log.items[log.starts[basket] : log.starts[basket + 1]]] += 0.5 ** ((log.days[one] - log.days[basket]) / 45)
-pairs = slice(known.starts[one], known.starts[one + 1])
+pairs = slice(bought.starts[one], bought.starts[one + 1])
 column = USER_ITEM_FEATURES.index("count, 45 days")
-np.testing.assert_allclose(known.clues[pairs, column], faded[known.items[pairs]], rtol=1e-5)
+np.testing.assert_allclose(bought.features[pairs, column], faded[bought.items[pairs]], rtol=1e-5)
 print("page and package agree: the loss of a set, a count that fades")
 
 # %% [markdown]
 # ## Ask it
 #
-# `BasketGPT.fit(receipts)` counts, trains and returns the recommender. Here it was fitted on everything before the cut.
+# `BasketGPT.fit(receipts)`, in `recbook/baskets/model.py`, counts the features, trains the network and returns the
+# recommender. Here it was fitted on everything before the cut.
 
 # %% tags=["nbval-ignore-output"]
 model = workshop.basket_gpt()
 assert model.catalogue.codes.tolist() == split.codes.tolist()
 
 # %% [markdown]
-# A shopper is what they bought. Nobody's number goes in, so nobody needs to be known. Two baskets, typed in by name:
+# A shopper is what they bought. No customer number goes in, so the model works for anybody. Two baskets, typed in by name:
 
 # %% tags=["nbval-ignore-output"]
 popular = rc.catalogue(split.receipts).sort_values("customers", ascending=False)
@@ -569,8 +572,8 @@ verdict = "ahead of" if ranker["low"] > 0 else "behind" if ranker["high"] < 0 el
 Markdown(
     f"The GPT beats every baseline. On all products it is {verdict} the boosted ranker (LambdaRank), which is given much the same "
     f"counts by hand. It has {facts['parameters']:,.0f} parameters and took {facts['seconds to train'] / 60:.1f} minutes to "
-    "train, on a machine as small as this page's. SASRec is a transformer too, trained on the next line of a receipt and told "
-    "no counts and no dates; it was still improving when its training was stopped."
+    "train, on a machine as small as this page's. SASRec is a transformer too, trained on the next line of a receipt, without "
+    "counts and without dates; it was still improving when its training was stopped."
 )
 
 # %% [markdown]
@@ -644,7 +647,7 @@ growth.pivot(index="method", columns="metric", values="value")[columns].round(1)
 # ### Exercise 9.1: the loss, among what is on sale
 # Write `loss_on_sale(logits, targets, on_sale)`: the mean surprise of a basket's products, in nats, under one softmax over
 # the products that were on sale. `logits` and the booleans `on_sale` are arrays over the catalogue, `targets` a list of
-# columns. A target that was not on sale is not asked for. Logits may be as large as `1200`.
+# columns. A target that was not on sale does not count. Logits may be as large as `1200`.
 
 
 # %%
@@ -664,8 +667,8 @@ check("9.1", loss_on_sale)
 #     open_to = np.where(on_sale, logits, -np.inf)
 #     largest = open_to.max()
 #     log_sum = largest + np.log(np.exp(open_to - largest).sum())
-#     asked = [target for target in targets if on_sale[target]]
-#     return log_sum - logits[asked].mean()
+#     counted = [target for target in targets if on_sale[target]]
+#     return log_sum - logits[counted].mean()
 # ```
 #
 # Minus infinity takes a product out of the softmax and out of the gradient: nothing is learned about it, good or bad.
@@ -729,8 +732,8 @@ check("9.3", on_sale_by)
 #     return found[buyers >= least].tolist()
 # ```
 #
-# Asked for thousands of days, this would count the same lines again and again. The package finds, once for each product, the
-# day of its so-many-th shopper, and compares.
+# For thousands of days, this would count the same lines again and again. The package finds, once for each product, the
+# first day by which enough shoppers had bought it (`on_sale_from`), and compares.
 #
 # </details>
 #
@@ -763,7 +766,7 @@ check("9.4", effects)
 #     return found
 # ```
 #
-# One question a product, however the model works inside. One of the check's scores rises if a teapot *or* a cup was
+# One more score per product, however the model works inside. One of the check's scores rises if a teapot *or* a cup was
 # bought. Where both were, either one alone has no effect: the effects need not add up to anything.
 #
 # </details>
@@ -792,7 +795,7 @@ check("9.4", effects)
 # ## Summary
 #
 # - The next basket is the question. Asking for it well is not enough: the largest single step is the pointer.
-# - Ask as the shop will ask: only for what is on sale, only with what is known on that day, a little ahead.
+# - Predict as the shop will: only what is on sale, only from what is known on that day, a little ahead.
 # - A network need not learn to count. Hand it the counts, the dates and the company, and let it learn what they mean
 #   together.
 # - Show each step with its interval, on two shops, and keep the cut that you report away from the choices that you make.

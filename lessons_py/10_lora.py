@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Two narrators on one base
+# # LoRA: two voices on one base
 #
 # At the end you have taught your model to answer a shopper's request with products that were really found, in two voices that
 # you switch between from one request to the next; and you know what an adapter costs, what it keeps, and what it cannot teach.
@@ -29,7 +29,7 @@ page.opening("10_lora")
 #
 # - to teach a model a task from pairs of a request and an answer, with a loss on the answers alone;
 # - what full fine-tuning changes in a matrix, seen in its singular values;
-# - to write LoRA yourself: a narrow way beside a frozen matrix, which layers get one, and how to merge it;
+# - to write LoRA yourself: a low-rank path beside a frozen matrix, which layers get one, and how to merge it;
 # - to keep several adapters on one base, switch between them, store one alone, and refuse a wrong base;
 # - to judge answers by rules: format, products, prices, what was asked for.
 #
@@ -79,7 +79,7 @@ from recbook.training.config import TrainingConfig
 from recbook.training.loop import train, validation_loss
 
 base = workshop.assistant_base()[0].cpu()
-names, table = workshop.vocabulary(), workshop.goods()
+vocabulary, table = workshop.vocabulary(), workshop.goods()
 learned_goods, new_goods = instructions.split_goods(table, workshop.HELD_OUT, workshop.SEED)
 made = instructions.write_instructions(learned_goods, 2600, instructions.wording("learned"), seed=0)
 judged = instructions.write_instructions(new_goods, 220, instructions.wording("held_out"), seed=1)
@@ -95,12 +95,12 @@ table.loc[list(judged[0].found), ["name", "colour", "kind", "occasion", "price"]
 
 # %%
 def shown(ids):
-    return names.decode(ids).replace("<|product|>", "\n<|product|>").replace("<|answer|>", "\n<|answer|>")
+    return vocabulary.decode(ids).replace("<|product|>", "\n<|product|>").replace("<|answer|>", "\n<|answer|>")
 
 
 def written(made, style):
     prompts = [instructions.prompt(each.request, each.picks, each.close, table) for each in made]
-    return encode_pairs(prompts, [instructions.answer(each, table, style) for each in made], names)
+    return encode_pairs(prompts, [instructions.answer(each, table, style) for each in made], vocabulary)
 
 
 both = {style: written(judged[:1], style) for style in instructions.STYLES}
@@ -142,22 +142,25 @@ first = int((targets[0] >= 0).int().argmax())
 rows = [*range(first - 2, first + 4)]
 pd.DataFrame(
     {
-        "reads": [names.decode([tokens[0, row]]) for row in rows],
-        "should say": [names.decode([targets[0, row]]) if targets[0, row] >= 0 else "(not counted)" for row in rows],
+        "reads": [vocabulary.decode([tokens[0, row]]) for row in rows],
+        "should say": [
+            vocabulary.decode([targets[0, row]]) if targets[0, row] >= 0 else "(not counted)" for row in rows
+        ],
     }
 )
 
 # %% [markdown]
 # ## Before
 #
-# First the base as it is. It is the GPT of Chapter 7 with more positions and other reading: cards and narratives as before,
-# then lists of products that are said again, and, torn apart, the words that shoppers and shops use. A large model has all that
-# from the web. Ours has to be given it (`recbook/primer.py`): without the lists it never learned to look at what was found, and
-# without the words it could not spell them. The book's laboratory log has the figures.
+# First the base as it is. It is the GPT of Chapter 7 with more positions and another pre-training corpus: cards and narratives
+# as before, then a copy task, lists of products followed by the same products again, and fragments of requests and answers. A
+# large model has all that from the web. Ours has to be given it (`recbook/lora/pretraining.py`): without the copy task it never
+# learned to look at what was found, and without the fragments it could not spell the words. The book's laboratory log has the
+# figures.
 #
-# Each answer is judged by rules that read it. Does it follow the format? Does it name only products that were found, by
-# their names, at their prices? Do the products have the colour, are they the kind of thing, are they for the occasion
-# that was asked for?
+# Each answer is graded by rules that read it (`recbook/lora/grading.py`). Does it follow the format? Does it name only products
+# that were found, by their names, at their prices? Do the products have the colour, are they the kind of thing, are they for
+# the occasion that was asked for?
 
 
 # %% tags=["nbval-ignore-output"]
@@ -166,15 +169,14 @@ def answer_all(model, judge):
     for start in range(0, len(judge), 50):
         prompts = judge.prompts[start : start + 50]
         room = model.config.context - max(map(len, prompts))
-        texts += generate(model, prompts, room, stop=[names.control["<|end|>"]])
+        texts += generate(model, prompts, room, stop=[vocabulary.control["<|end|>"]])
     return texts
 
 
 def judgement(model, judge, judged):
-    verdicts = [
-        grade_answer(text, each, table, names) for text, each in zip(answer_all(model, judge), judged, strict=True)
-    ]
-    return validation_loss(model, judge) | pd.DataFrame(verdicts).mean().to_dict()
+    answers = zip(answer_all(model, judge), judged, strict=True)
+    grades = [grade_answer(text, each, table, vocabulary) for text, each in answers]
+    return validation_loss(model, judge) | pd.DataFrame(grades).mean().to_dict()
 
 
 COLUMNS = ["validation_loss", "format", "grounded", "prices", "colour", "kind", "occasion", "meets", "reasons"]
@@ -222,15 +224,15 @@ pd.DataFrame(rows).reindex(COLUMNS).T.round(2)
 # %% tags=["nbval-ignore-output"]
 mentions = []
 for text, each in zip(answer_all(full, judge), judged, strict=True):
-    answer = parse_answer(text, names)
-    for code, said in [*answer.picks, answer.alternative] if answer else []:
-        by_name = said.startswith(f" {table.loc[code, 'name']}: ")
+    answer = parse_answer(text, vocabulary)
+    for code, after in [*answer.picks, answer.alternative] if answer else []:
+        by_name = after.startswith(f" {table.loc[code, 'name']}: ")
         mentions.append((code in each.found, code in learned_goods.index, by_name))
 assert len(mentions) > 20
-found, heard, right = np.array(mentions).T
+found, learned, right = np.array(mentions).T
 faults = {
     "one that was not found": (~found).mean(),
-    "of these, one that it learned about": heard[~found].mean() if (~found).any() else 0.0,
+    "of these, one that it learned about": learned[~found].mean() if (~found).any() else 0.0,
     "one that was found, under another name": (found & ~right).mean(),
 }
 assert (~found | ~right).any()
@@ -307,7 +309,7 @@ Markdown(
 # The change is simpler than the matrix. (The matrix's own curve is flat for a reason: the base was trained by Muon, whose steps
 # are equally large in all directions.) So why store, and train, all of the change?
 #
-# ## A narrow way beside a frozen matrix
+# ## A low-rank path beside a frozen matrix
 #
 # **LoRA**, low-rank adaptation, freezes $W$ and learns the change as a product of two narrow matrices:
 #
@@ -318,7 +320,7 @@ Markdown(
 
 
 # %%
-class Narrow(nn.Module):
+class LoRA(nn.Module):
     def __init__(self, base, rank, alpha):
         super().__init__()
         self.base, self.scale = base.requires_grad_(False), alpha / rank
@@ -326,13 +328,13 @@ class Narrow(nn.Module):
         self.B = nn.Parameter(torch.zeros(base.out_features, rank))
 
     def forward(self, x):
-        narrow = x @ self.A.T  # (…, in) -> (…, rank)
-        return self.base(x) + self.scale * (narrow @ self.B.T)  # (…, rank) -> (…, out)
+        low_rank = x @ self.A.T  # (…, in) -> (…, rank)
+        return self.base(x) + self.scale * (low_rank @ self.B.T)  # (…, rank) -> (…, out)
 
 
 torch.manual_seed(0)
 plain = nn.Linear(64, 256)
-adapted, x = Narrow(plain, rank=4, alpha=8), torch.randn(3, 64)
+adapted, x = LoRA(plain, rank=4, alpha=8), torch.randn(3, 64)
 assert torch.equal(adapted(x), plain(x))
 trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 print(f"{plain.weight.numel():,} numbers in the matrix, {trained:,} trained beside it; at first nothing changes")
@@ -392,7 +394,7 @@ others = [*judged[1:], judged[0]]
 strange = [
     instructions.prompt(o.request, each.picks, each.close, table) for o, each in zip(others, judged, strict=True)
 ]
-swapped = encode_pairs(strange, [instructions.answer(each, table, "terse") for each in judged], names)
+swapped = encode_pairs(strange, [instructions.answer(each, table, "terse") for each in judged], vocabulary)
 kept = swapped.fitting(workshop.ANSWER_POSITIONS)
 control = {
     "its own request": board["LoRA, rank 16"],
@@ -441,12 +443,12 @@ shortest = judge.take(np.argsort([len(prompt) for prompt in judge.prompts])[:60]
 voices = {}
 for voice in ("terse", "warm"):
     use_adapter(taught_model, voice)
-    voices[voice] = [names.decode(ids) for ids in answer_all(taught_model, shortest)]
+    voices[voice] = [vocabulary.decode(ids) for ids in answer_all(taught_model, shortest)]
     print(f"{voice}: {voices[voice][0]}\n")
 assert voices["terse"] != voices["warm"]
 
 # %% [markdown]
-# One request, one base, two answers. `use_adapter(model, "warm")` moves no weight; it only says which narrow way is open. So a server
+# One request, one base, two answers. `use_adapter(model, "warm")` moves no weight; it only says which adapter is in use. So a server
 # holds one base and as many voices as it has customers, and chooses at each request. Can the voices be told apart by something we
 # count?
 
@@ -483,7 +485,7 @@ except ValueError as error:
 # %% [markdown]
 # ## Merge it
 #
-# The narrow way costs two small products a layer. If one voice is all you need, add $\frac{\alpha}{r} BA$ to $W$ once, and it costs
+# The adapter costs two small products a layer. If one voice is all you need, add $\frac{\alpha}{r} BA$ to $W$ once, and it costs
 # nothing.
 
 
@@ -513,7 +515,9 @@ Markdown(
 # %% [markdown]
 # ## From page to package
 #
-# The package's layer holds several adapters by name; the arithmetic is this page's.
+# The room of this chapter is `recbook/lora`. Its `instructions.py`, `pairs.py` and `grading.py` wrote the requests and answers,
+# made the batches and graded the answers of this page. The LoRA layer stands in `recbook/lora/layers.py`. It holds several
+# adapters by name; the arithmetic is this page's.
 
 # %%
 page.source(LoRALinear.forward)
@@ -530,7 +534,8 @@ with torch.no_grad():
 print("page and package agree")
 
 # %% [markdown]
-# And `peft`, the library that everybody uses, reads the file that we wrote, puts it on our base, and says the same.
+# And `peft`, the library that everybody uses, reads the file that `save_adapter` (`recbook/lora/files.py`) wrote, puts the
+# adapter on our base, and gives the same logits.
 
 # %%
 import logging
@@ -575,18 +580,18 @@ methods("embedded-shop").reindex(columns=[name for name in SHOWN if name != "sec
 
 # %%
 vectors, everything, adapter = "full, but for the tokens' vectors", "full fine-tuning", "LoRA, rank 16"
-told = []
+sentences = []
 for name, data in {"On the embedded shop": "embedded-shop", "On the real log": "online-retail"}.items():
     meets = methods(data)["meets"]
-    told.append(
+    sentences.append(
         f"{name}, full fine-tuning's products are what was asked for in {meets[everything]:.0%} of its answers; with the tokens' vectors "
         f"frozen, in {meets[vectors]:.0%}; the adapter's in {meets[adapter]:.0%}."
     )
-    frozen, narrow = meets[vectors] - meets[everything], meets[adapter] - meets[vectors]
-    told.append(
-        f"Freezing the vectors accounts for {100 * frozen:+.0f} points, the low rank for another {100 * narrow:+.0f}."
+    frozen, low_rank = meets[vectors] - meets[everything], meets[adapter] - meets[vectors]
+    sentences.append(
+        f"Freezing the vectors accounts for {100 * frozen:+.0f} points, the low rank for another {100 * low_rank:+.0f}."
     )
-Markdown(" ".join(told) + " One run each, so take a few points as nothing.")
+Markdown(" ".join(sentences) + " One run each, so take a few points as nothing.")
 
 # %% [markdown]
 # What does the rank buy? And what do the tokens' vectors cost?
@@ -647,12 +652,12 @@ check("10.1", count_trained)
 #
 # ### Exercise 10.2: a layer with an adapter
 # Write `lora_forward(x, W, b, A, B, alpha)` for `numpy` arrays: x (n, in), W (out, in), b (out,), A (rank, in) and
-# B (out, rank). What comes out is the frozen layer's answer and the adapter's, scaled: (n, out).
+# B (out, rank). The output is that of the frozen layer plus that of the adapter, scaled: (n, out).
 
 
 # %%
 def lora_forward(x, W, b, A, B, alpha):
-    """The frozen way and the narrow one: (n, in) -> (n, out)."""
+    """The output of the frozen layer and its adapter: (n, in) -> (n, out)."""
     ...
 
 
@@ -665,8 +670,8 @@ check("10.2", lora_forward)
 # ```python
 # def lora_forward(x, W, b, A, B, alpha):
 #     rank = len(A)
-#     narrow = x @ A.T  # (n, in) -> (n, rank)
-#     return x @ W.T + b + alpha / rank * narrow @ B.T  # (n, rank) -> (n, out)
+#     low_rank = x @ A.T  # (n, in) -> (n, rank)
+#     return x @ W.T + b + alpha / rank * low_rank @ B.T  # (n, rank) -> (n, out)
 # ```
 #
 # A makes x narrow before B makes it wide again, so nothing of the size of W is built on the way.
@@ -759,7 +764,7 @@ check("10.5", answer_targets)
 #
 # ### Exercise 10.6: your own voice
 # Add a third style to the instructions: a function that says a pick's reason in your own words, as `_terse` and `_warm`
-# in `recbook/instructions.py` do. Train a third adapter on the same model. How few answers are enough until the
+# in `recbook/lora/instructions.py` do. Train a third adapter on the same model. How few answers are enough until the
 # property that you count (length, a word, a mark) tells it from the other two? Draw the curve.
 #
 # <details><summary>Answer</summary>

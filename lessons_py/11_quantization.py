@@ -330,7 +330,7 @@ print(f"{awkward.numel():,} weights in {len(ours)} bytes and {len(absmax)} scale
 #
 # ## From page to package
 #
-# `quantization` holds what this page did, as functions on numbers:
+# The room of this chapter is `recbook/quantization`. Its `formats.py` holds what this page did, as functions on tensors:
 
 # %%
 page.source(formats.nf4)
@@ -353,17 +353,18 @@ assert torch.equal(formats.pack(codes), packed) and torch.equal(formats.unpack(p
 print("codes, steps, levels and bytes: equal")
 
 # %% [markdown]
-# A model needs more than numbers: layers that hold codes, multiply with them, and take the place of its own. `quantize` puts
-# them in the place of every linear layer and embedding, of any module. What has few weights is left alone: it would
-# save nothing, and norms and biases often matter most. So is the table of positions. The tied head is included, since it *is* the token embedding.
+# A model needs more than functions: layers that hold codes, multiply with them, and take the place of its own. `quantize`, in
+# `recbook/quantization/layers.py`, replaces every linear layer and embedding of any module by a quantized one. What has few
+# weights is left alone: it would save nothing, and norms and biases often matter most. So is the table of positions. The tied
+# head is included, since it *is* the token embedding.
 
 # %%
 page.source(quantize)
 
 # %% [markdown]
-# How does such a layer multiply? For int8 there is a product in PyTorch that reads the codes as they are. For NF4 it has none, so a
-# layer makes its weights anew, a part at a time, multiplies, and forgets them. In the backward pass it makes them once more. Remember
-# that: it is the whole trick of QLoRA.
+# How does such a layer multiply? Its weight is a `QuantizedWeight` of `recbook/quantization/weights.py`. For int8 PyTorch has a
+# kernel that reads the codes as they are. For NF4 it has none, so the weight is dequantized a part at a time, multiplied, and
+# forgotten. In the backward pass it is dequantized once more. Remember that: it is the whole trick of QLoRA.
 
 # %%
 page.source(QuantizedWeight.product)
@@ -513,12 +514,12 @@ Markdown(
 # %% tags=["nbval-ignore-output"]
 vocabulary, width = 54_304, GPT_PRESETS["full"]["width"]
 head = 0.02 * torch.randn(vocabulary, width)
-narrow, by_byte, by_nibble = head.bfloat16(), Int8Weight.of(head), NF4Weight.of(head)
+bfloat16_head, int8_head, nf4_head = head.bfloat16(), Int8Weight.of(head), NF4Weight.of(head)
 routes = {
     "float32": (lambda x: x @ head.T, formats.weight_bytes(*head.shape, "float32")),
-    "bfloat16": (lambda x: x.bfloat16() @ narrow.T, formats.weight_bytes(*head.shape, "bfloat16")),
-    "int8": (by_byte.linear, formats.weight_bytes(*head.shape, "int8")),
-    "NF4": (by_nibble.linear, formats.weight_bytes(*head.shape, "nf4")),
+    "bfloat16": (lambda x: x.bfloat16() @ bfloat16_head.T, formats.weight_bytes(*head.shape, "bfloat16")),
+    "int8": (int8_head.linear, formats.weight_bytes(*head.shape, "int8")),
+    "NF4": (nf4_head.linear, formats.weight_bytes(*head.shape, "nf4")),
 }
 points = []
 with torch.inference_mode():
@@ -574,12 +575,12 @@ Markdown(
 
 # %% tags=["nbval-ignore-output"]
 large = GPT(GPTConfig(vocabulary, **GPT_PRESETS["full"]), seed=0).eval()
-in_bytes = quantize(copy.deepcopy(large), "int8")
-full_speed = speeds({"float32": large, "int8": in_bytes}, 24, rounds=3)
+in_int8 = quantize(copy.deepcopy(large), "int8")
+full_speed = speeds({"float32": large, "int8": in_int8}, 24, rounds=3)
 faster = full_speed["int8"] / full_speed["float32"]
 assert faster > 1.3
 Markdown(
-    f"{large.config.parameters / 1e6:.0f} million weights: {megabytes(large):.0f} MB in float32, {megabytes(in_bytes):.0f} in int8. One text at a time, "
+    f"{large.config.parameters / 1e6:.0f} million weights: {megabytes(large):.0f} MB in float32, {megabytes(in_int8):.0f} in int8. One text at a time, "
     f"float32 writes {full_speed['float32']:.0f} tokens a second, int8 {full_speed['int8']:.0f}: {faster:.1f} times as fast."
 )
 
@@ -591,7 +592,7 @@ Markdown(
 # ## QLoRA: train beside weights that never move
 #
 # Codes cannot be trained. A gradient step is far smaller than the distance to the next level; rounded, it is no step at all. But
-# Chapter 10 trained a model whose weights were frozen: what learns there are two narrow matrices beside each of them. So freeze
+# Chapter 10 trained a model whose weights were frozen: what learns there are two low-rank matrices beside each of them. So freeze
 # the base in **four bits**, and put the adapters, in float32, beside it. That is QLoRA.
 #
 # What does it save? Training keeps four numbers of four bytes for every trained number: itself, its gradient, and two of the
@@ -601,29 +602,29 @@ Markdown(
 settings = LoRAConfig(rank=16)
 adapter = adapter_parameters(large, settings)
 everything = large.config.parameters
-in_nibbles = quantize(copy.deepcopy(large), "nf4-double")
+in_nf4 = quantize(copy.deepcopy(large), "nf4-double")
 frozen = {
     "full fine-tuning": 0,
     "LoRA, float32 base": 4 * everything,
-    "QLoRA, NF4 base": round(1e6 * megabytes(in_nibbles)),
+    "QLoRA, NF4 base": round(1e6 * megabytes(in_nf4)),
 }
 trained = {"full fine-tuning": everything, "LoRA, float32 base": adapter, "QLoRA, NF4 base": adapter}
-made_anew = {"full fine-tuning": 0, "LoRA, float32 base": 0, "QLoRA, NF4 base": 4 * vocabulary * width}
+dequantized = {"full fine-tuning": 0, "LoRA, float32 base": 0, "QLoRA, NF4 base": 4 * vocabulary * width}
 memory = pd.DataFrame(
     {
         "frozen weights": frozen,
         "trained, 16 bytes each": {name: 16 * n for name, n in trained.items()},
-        "made anew at most": made_anew,
+        "dequantized at most": dequantized,
     }
 )
 (memory.assign(total=memory.sum(axis=1)) / 1e6).round(1).rename_axis(columns="MB")
 
 # %% [markdown]
-# The last column is the head: our loss takes it whole, made anew in float32 for the moment. (A loss that went through the
+# The last column is the head: our loss takes it whole, dequantized to float32 for the moment. (A loss that went through the
 # vocabulary in parts would not need that.) On top come the activations that the backward pass needs, nearly the same for all
 # three. But not the weights of the layers: an ordinary layer
 # keeps its weight for the backward pass, and if that weight were a float32 copy made from codes, all would be lost. Ours keeps
-# the codes, and makes the weights anew. Watch what is kept:
+# the codes, and dequantizes them again. Watch what is kept:
 
 # %%
 kept = []
@@ -930,7 +931,7 @@ check("11.5", least_seconds)
 #
 # ### Exercise 11.7: which layers mind?
 # Quantize the language model to NF4 leaving out one kind of layer at a time, with `skip`. Which kind wins back most of the perplexity for each byte that it
-# costs? Is it the one with the largest weights in the table above? Then try blocks of other sizes with `quantization.nf4(weight, block)`.
+# costs? Is it the one with the largest weights in the table above? Then try blocks of other sizes with `formats.nf4(weight, block)`.
 
 # %% [markdown]
 # ## Summary
@@ -942,7 +943,7 @@ check("11.5", least_seconds)
 # - int8 takes a quarter of the bytes and costs next to nothing in quality. NF4 takes an eighth, and costs a little.
 # - Decoding one text is bound by memory: fewer bytes are more tokens a second, as long as codes can be multiplied as they are. On a CPU those of
 #   NF4 cannot, so it saves memory and costs time.
-# - QLoRA freezes four bits, trains a float32 adapter beside them, and makes the weights anew in the backward pass.
+# - QLoRA freezes four bits, trains a float32 adapter beside them, and dequantizes the weights again in the backward pass.
 #
 # The model is small, adapted and quick. Part IV puts it to work: it ranks, and it explains.
 #

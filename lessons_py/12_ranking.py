@@ -9,8 +9,9 @@
 # %% [markdown]
 # # Retrieve, then rank
 #
-# At the end you have candidates from several channels, rankers that can be swapped for one another, from counting to a language
-# model, a verdict on whether your GPT is worth its place among them, and two classic failures of recommenders, measured and mended.
+# At the end you have candidates from several channels, rankers that can be swapped for one another, from counting to a
+# language model, a verdict on whether your GPT is worth its place among them, and two classic failures of recommenders,
+# measured and mended.
 
 # %%
 # In Colab this installs the book's package; anywhere else it does nothing.
@@ -27,11 +28,11 @@ page.opening("12_ranking")
 # %% [markdown]
 # **You will learn**
 #
-# - to find candidates through several channels, and to say what each channel is worth;
-# - to train a ranker of trees on what they know, and to measure whether a GPT's opinion adds anything;
+# - to generate candidates from several channels, and to measure each channel by its recall;
+# - to train LambdaRank on features of the candidates, and to measure whether a GPT's score adds anything;
 # - to rank with a language model by its logits, and why the order of a prompt must not matter;
 # - to rank the same query differently for different shoppers, with reasons;
-# - to serve a shopper whom nobody knows, and to offer what goes with a teapot to whoever looks at one.
+# - to serve cold-start shoppers, and to offer complements: what goes with a teapot, to whoever looks at one.
 #
 # **You need** the scoreboard ([Chapter 2](02_baselines.ipynb)), the search ([Chapter 4](04_search.ipynb)), the BasketGPT
 # ([Chapter 9](09_baskets.ipynb)) and adapters ([Chapter 10](10_lora.ipynb)).
@@ -39,8 +40,8 @@ page.opening("12_ranking")
 # %% [markdown]
 # ## Ten places, thousands of products: who gets them?
 #
-# You have a search that finds products by their text, counts that know what goes along with what, and a GPT that reads baskets. Each
-# is right about something. A shop has one list with ten places. How do you let all of them speak, and who decides?
+# You have a search that finds products by their text, counts of what is bought together, and a GPT that reads baskets. Each
+# is right about something. A shop has one list with ten places. How do you combine them, and what decides the order?
 
 # %% tags=["nbval-ignore-output"]
 import copy
@@ -83,7 +84,6 @@ from recbook.lora import instructions
 from recbook.ranking import diversity
 from recbook.ranking.candidates import Snapshot, candidate_recall, interleave
 from recbook.ranking.cold_start import COUNTRY_PRIOR, popular_now
-from recbook.ranking.diversity import LIFT_PRIOR, Complements
 from recbook.ranking.features import PRODUCT_FEATURES, STEADY_FEATURES, CandidateFeatures
 from recbook.ranking.lambdarank import LambdaRank, ranking_examples
 from recbook.ranking.rankers import BasketGPTRanker, BlendedRanker, Ranker, TextRanker, rank_candidates, shoppers_at
@@ -101,58 +101,60 @@ print(f"{len(split.shoppers):,} shoppers are judged, {len(split.codes):,} produc
 # %% [markdown]
 # ## Why two stages
 #
-# The best ranker you will ever have is slow. A language model that reads a prompt for each product takes milliseconds a product, and a shop
-# has thousands; a shopper waits for a tenth of a second. So the work is split: cheap *channels* propose a few hundred
-# candidates, and the expensive *ranker* looks at those alone. The price is plain: what no channel proposes, no ranker can put
-# first. The recall of the candidates is the ceiling of everything after it.
+# The best ranker you will ever have is slow. A language model that reads a prompt for each product takes milliseconds per
+# product, and a shop has thousands; a shopper waits for a tenth of a second. So the work is split: cheap *channels* propose
+# a few hundred candidates, and the expensive *ranker* scores those alone. The price: what no channel proposes, no ranker
+# can put first. The recall of the candidates is the upper bound of everything after it.
 #
 # ## Candidates from several channels
 #
-# A channel is a ranked list. Each of ours sees something else: what you bought, what goes with it, what sells now, what reads
-# like it, what the BasketGPT expects. Here they are for one shopper.
+# A channel is a ranked list. Each of ours uses something else: what you bought, what is bought together with it, what sells
+# now, what reads like it, what the BasketGPT expects. A `Snapshot` is the shop as of the cut, and its `offline` requests are
+# the judged shoppers of the split. Here are the lists for one of them.
 
 # %% tags=["nbval-ignore-output"]
-moment = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
-asking = moment.of_split(split)
-opinion = moment.gpt(asking)  # (shoppers, products)
-lists = moment.channels(asking, 200, opinion)
+snapshot = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
+requests = snapshot.offline(split)
+gpt_scores = snapshot.gpt(requests)  # (shoppers, products)
+lists = snapshot.channels(requests, 200, gpt_scores)
 one = int(np.flatnonzero(np.diff(split.counts.indptr) >= 8)[0])
 assert all(ranking.shape == (len(split.shoppers), 200) for ranking in lists.values())
 shown = {name: [texts[split.codes[column]] for column in ranking[one, :2]] for name, ranking in lists.items()}
 pd.DataFrame(shown, index=["first", "second"]).T
 
 # %% [markdown]
-# Scores of different channels cannot be compared: a count is no cosine. Places can. So the channels take turns: the first of
-# each, then the second of each, nothing twice. Here is that, by hand, for the shopper above; the package does it for all at once.
+# Scores of different channels cannot be compared: a count is no cosine. Places can. So take *round-robin interleaving*: the
+# first of each channel, then the second of each, no product twice. Here it is by hand, for the shopper above; the package
+# does it for all at once.
 
 # %%
-queue, taken = [ranking[one].tolist() for ranking in lists.values()], []
+channels, merged = [ranking[one].tolist() for ranking in lists.values()], []
 for turn in range(200):
-    for channel in queue:
-        if channel[turn] >= 0 and channel[turn] not in taken:
-            taken.append(channel[turn])
-together = interleave(list(lists.values()), 200)  # (shoppers, 200)
-assert taken[:200] == together[one].tolist()
+    for channel in channels:
+        if channel[turn] >= 0 and channel[turn] not in merged:
+            merged.append(channel[turn])
+interleaved_lists = interleave(list(lists.values()), 200)  # (shoppers, 200)
+assert merged[:200] == interleaved_lists[one].tolist()
 page.source(interleave)
 
 # %% [markdown]
-# Now the recall: of what the next basket held, which share is among the first so many candidates? For everything, for what was
-# bought before, and for what is new to the shopper.
+# Now the *candidate recall*: of what the next basket held, which share is among the first so many candidates? For
+# everything, for what was bought before, and for what is new to the shopper.
 
 # %% tags=["nbval-ignore-output"]
 sizes = [50, 100, 200]
 recalls = {
     name: candidate_recall(ranking, split, sizes).mean()
-    for name, ranking in (lists | {"all in turns": together}).items()
+    for name, ranking in (lists | {"all interleaved": interleaved_lists}).items()
 }
 fig, panels = plt.subplots(1, 3, figsize=(9, 3.6), sharey=True)
 styles = ["-", "--", "-.", ":", (0, (5, 1)), "-"]
 for panel, part in zip(panels, evaluation.PARTS, strict=True):
     for (name, recall), style in zip(recalls.items(), styles, strict=True):
-        bold = dict(color="black", linewidth=2.5) if name == "all in turns" else {}
+        bold = dict(color="black", linewidth=2.5) if name == "all interleaved" else {}
         panel.plot(sizes, recall[part], linestyle=style, marker="o", label=name, **bold)
     panel.set(title=part, xlabel="candidates", xticks=sizes, ylim=(0, 1))
-panels[0].set_ylabel("share of the next basket found")
+panels[0].set_ylabel("candidate recall")
 fig.suptitle("No channel finds everything: history stops at what was bought before", x=0.01, ha="left", fontsize=11.5)
 fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 assert recalls["history"]["explore", "recall@200"] == 0 and recalls["history"]["repeat", "recall@200"] > 0.9
@@ -160,71 +162,70 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 best = max(lists, key=lambda name: recalls[name]["all", "recall@200"])
-assert recalls["all in turns"]["all", "recall@200"] <= recalls[best]["all", "recall@200"] < 1
+assert recalls["all interleaved"]["all", "recall@200"] <= recalls[best]["all", "recall@200"] < 1
 Markdown(
     f"With the longest lists, the best single channel is **{best}**: it finds {recalls[best]['all', 'recall@200']:.0%} of the next "
-    f"basket, all in turns {recalls['all in turns']['all', 'recall@200']:.0%}. History alone finds "
+    f"basket, all interleaved {recalls['all interleaved']['all', 'recall@200']:.0%}. History alone finds "
     f"{recalls['history']['repeat', 'recall@200']:.0%} of the repeats and none of the rest."
 )
 
 # %% [markdown]
-# Read the black line with care. At equal size, taking turns does not beat a channel that already weighs several signals: every
-# turn given to a weak channel is a place taken from a strong one. What turns buy is safety: a shopper without a history, a
-# product without sales, a typed query are each some channel's business. The remedy for a lower recall is cheap, too: a longer list, since the
-# next stage can afford a few hundred.
+# Read the black line with care. At equal size, interleaving does not beat a channel that already weighs several features:
+# every place given to a weak channel is a place taken from a strong one. What interleaving buys is safety: a shopper without
+# a history, a product without sales, a typed query are each covered by some channel. And the remedy for a lower recall is
+# cheap: a longer list, since the next stage can afford a few hundred.
 #
 # > **Pitfall.** A new channel looks useful when its recall is measured *on top of* the others, at a longer list. Compare at
 # > equal size, or you measure the length.
 #
-# The sixth channel is a text query. A log holds no queries, so it cannot be judged on one. The embedded shop knows the truth
-# about its products, and Chapter 10 wrote requests from it. Each shopper asks for one product of their next basket in
-# such words.
+# The sixth channel is a text query. A log holds no queries, so the channel cannot be judged on one. The embedded shop knows
+# the truth about its products, and Chapter 10 wrote instructions from it. Each shopper asks for one product of their next
+# basket in such words.
 
 # %% tags=["nbval-ignore-output"]
-requests = instructions.write_instructions(workshop.goods(), 3000, instructions.wording("held_out"), seed=0)
+written = instructions.write_instructions(workshop.goods(), 3000, instructions.wording("held_out"), seed=0)
 about = {}
-for request in requests:
-    for code in request.picks:
-        about.setdefault(code, request.request)
+for instruction in written:
+    for code in instruction.picks:
+        about.setdefault(code, instruction.request)
 asked = {}
 for row in range(len(split.shoppers)):
     named = [code for code in split.codes[split.targets[row].indices] if code in about]
     if named:
         asked[row] = named[0]
 rows = np.array(list(asked))
-said = moment.channels(
-    asking, 100, opinion, [about.get(asked.get(row), "a gift") for row in range(len(split.shoppers))]
-)
-place = moment.catalogue.columns
-wanted = np.array([place([code])[0] for code in asked.values()])
-shares = {name: (ranking[rows] == wanted[:, None]).any(axis=1).mean() for name, ranking in said.items()}
+texts_asked = [about.get(asked.get(row), "a gift") for row in range(len(split.shoppers))]
+with_query = snapshot.channels(requests, 100, gpt_scores, texts_asked)
+targets = np.array([snapshot.catalogue.columns([code])[0] for code in asked.values()])
+shares = {name: (ranking[rows] == targets[:, None]).any(axis=1).mean() for name, ranking in with_query.items()}
 print(f"The first of them asks: {about[asked[rows[0]]]}")
-assert shares["text query"] > shares["text profile"]  # what is said tells more than what was bought
+assert shares["text query"] > shares["text profile"]  # a query says more than what was bought
 pd.DataFrame({"found among the first hundred": pd.Series(shares).map("{:.0%}".format)})
 
 # %% [markdown]
-# Whoever says what they want is served by the words. The other channels do not hear them.
+# Whoever says what they want is served by the query. The other channels do not read it.
 
 # %% [markdown]
 # ## One interface, so that rankers can be swapped
 #
-# A ranker gets a shopper, a query that may be missing, and candidates. It gives one number a candidate. That is all that the
-# rest of the system needs to know of it.
+# A ranker gets a shopper, a query that may be missing, and candidates. It gives a score per candidate. The rest of the
+# system needs to know nothing else of it.
 
 # %%
 page.source(Ranker)
 
 # %% [markdown]
-# You have two already. `ByText` is the search of Chapter 4: the cosine between the query, or the mean of what was bought, and
-# each description. `ByBaskets` is the BasketGPT of Chapter 9: it scores every candidate from one pass over the history, and it
-# cannot read a query. `WeightedSum` adds rankers up, each scaled first, because a log-probability and a cosine are not of one size.
+# You have two already. `TextRanker` is the search of Chapter 4: the cosine between the query, or the mean of what was bought,
+# and each description. `BasketGPTRanker` is the BasketGPT of Chapter 9: it scores every candidate from one pass over the
+# history, and it cannot read a query. `BlendedRanker` is *score blending*: a weighted sum of rankers' scores, each
+# standardized first, because a log-probability and a cosine have different scales.
 #
 # Now two shoppers type the same word.
 
 # %% tags=["nbval-ignore-output"]
 index = build_index(split.codes, vectors.loc[split.codes].to_numpy())
-by_text, by_baskets = TextRanker(index, encode), BasketGPTRanker(model)
-both = BlendedRanker([(by_text, 1.0), (by_baskets, 1.0)])
+by_text, by_gpt = TextRanker(index, encode), BasketGPTRanker(model)
+both = BlendedRanker([(by_text, 1.0), (by_gpt, 1.0)])
 
 often = split.shoppers[np.asarray((split.counts > 0).sum(axis=1)).ravel() >= 20]
 drawn = shoppers_at(split.receipts, often[:40].tolist(), split.cut)
@@ -253,10 +254,10 @@ assert side["product"][3:6].tolist() != side["product"][6:].tolist()
 side.set_index("ranked by")
 
 # %% [markdown]
-# The same fifty products were found for both, two shoppers chosen because their tastes differ most; the order is each one's own. The
-# word has its say in it, equal to the shopper's. For the shopper's part `why` of Chapter 9 gives the reason: the past product
-# without which that part of the score would fall most. It can look odd, a mug because of bunting, and it is what the model
-# used, not a story told afterwards. [Chapter 14](14_narratives.ipynb) turns such reasons into sentences.
+# The same fifty candidates were found for both, two shoppers chosen because their tastes differ most; the order differs. The
+# query weighs as much as the shopper. For the shopper's part `why` of Chapter 9 gives the reason: the past product without
+# which that part of the score would fall most. It can look odd, a mug because of bunting, and it is what the model used, not
+# a story told afterwards. [Chapter 14](14_narratives.ipynb) turns such reasons into sentences.
 #
 # Is it better, or only different? Each shopper of the split later bought something. Take a word for one of those products as
 # what they type, and see where the products that they bought stand among the fifty.
@@ -274,28 +275,28 @@ for row, shopper in zip(chosen, shoppers_at(split.receipts, split.shoppers[chose
     query = named[rng.integers(len(named))]
     found = queries.by_text(index, [query], encode, 50).codes[0]
     hit = np.isin(found, split.codes[later[kinds[later] == query]])
-    for name, ranker in zip(judged, (by_text, by_baskets, both), strict=True):
+    for name, ranker in zip(judged, (by_text, by_gpt, both), strict=True):
         order = np.argsort(-ranker.score(shopper, query, found), kind="stable")[:10]
         judged[name].append(metrics.ndcg(hit[None, order], np.array([hit.sum()]))[0])
-worth = {name: np.nanmean(values) for name, values in judged.items()}
+means = {name: np.nanmean(values) for name, values in judged.items()}
 gain = intervals.paired(np.array(judged["both"]), np.array(judged["the text"]))
-assert worth["both"] > worth["the text"] and gain.low > 0
+assert means["both"] > means["the text"] and gain.low > 0
 Markdown(
-    f"NDCG among the fifty, over {gain.n} queries: the text alone {worth['the text']:.2f}, the shopper alone "
-    f"{worth['the shopper']:.2f}, both {worth['both']:.2f}. Both against the text alone: +{gain.difference:.2f} "
+    f"NDCG among the fifty, over {gain.n} queries: the text alone {means['the text']:.2f}, the shopper alone "
+    f"{means['the shopper']:.2f}, both {means['both']:.2f}. Both against the text alone: +{gain.difference:.2f} "
     f"({gain.low:.2f} to {gain.high:.2f})."
 )
 
 # %% [markdown]
-# ## A ranker that learns: trees, and a pull on every pair
+# ## LambdaRank: trees that learn to rank
 #
 # Five channels, dozens of counts, a GPT: how much should each weigh? Chapter 2 mixed three of them by a formula. Now let data
-# decide. For each shopper of an *earlier* cut you know the candidates, what could be told of each, and which of them were then
-# bought. A model that puts the bought ones first has learned to weigh.
+# decide. For each shopper of an *earlier* cut you know the candidates, the *features* of each, and which of them were then
+# bought. A model that puts the bought ones first has learned the weights.
 #
-# The measure, NDCG, is a staircase: nudge a score and nothing changes, until two products swap. It has no gradient. LambdaRank's
-# idea is to write down the gradient one would *like*. Take every pair of a product that was bought and one that was not.
-# Pull them apart, the harder
+# The measure, NDCG, is a step function: change a score a little and nothing happens, until two products swap. It has no
+# useful gradient. LambdaRank's idea is to write down the gradient one would *like*, called *lambda*. Take every pair of a
+# product that was bought and one that was not. The pair pulls the two scores apart, the harder
 #
 # - the more the model doubts the pair: $1 / (1 + e^{s_i - s_j})$, and
 # - the more NDCG would change if the two swapped places: $|\Delta\text{NDCG}_{ij}|$.
@@ -308,22 +309,22 @@ score = np.array([2.0, 1.5, 1.0, 0.5, 0.0])
 discount = 1 / np.log2(np.arange(5) + 2)
 ideal = discount[:2].sum()
 
-pull, curvature = np.zeros(5), np.zeros(5)
+lambdas, curvature = np.zeros(5), np.zeros(5)
 for i in np.flatnonzero(bought == 1):
     for j in np.flatnonzero(bought == 0):
-        worth = abs(discount[i] - discount[j]) / ideal  # of a swap, in NDCG
+        delta = abs(discount[i] - discount[j]) / ideal  # NDCG that a swap would change
         doubt = 1 / (1 + np.exp(score[i] - score[j]))
-        pull[[i, j]] += worth * doubt * np.array([1, -1])
-        curvature[[i, j]] += worth * doubt * (1 - doubt)
-pd.DataFrame({"score": score, "bought": bought, "pull": pull.round(2)}, index=list("ABCDE"))
+        lambdas[[i, j]] += delta * doubt * np.array([1, -1])
+        curvature[[i, j]] += delta * doubt * (1 - doubt)
+pd.DataFrame({"score": score, "bought": bought, "lambda": lambdas.round(2)}, index=list("ABCDE"))
 
 # %% [markdown]
 # E was bought and stands last: it is pulled up hardest. A was not and stands first: it is pushed down hardest, because at the
-# top a swap costs most. C and D are hardly touched. The pulls add up to nothing: what one gains, another loses.
+# top a swap costs most. C and D are hardly touched. The lambdas sum to zero: what one gains, another loses.
 #
-# LightGBM grows trees that follow these pulls, each leaf moving by the sum of its pulls over the sum of their curvatures (a Newton
-# step). Give it the five products, the five scores to start from, and one tree with a leaf for each. It must move them by
-# what we computed.
+# Gradient-boosted trees that follow these lambdas are called LambdaMART; LightGBM's name for it is `lambdarank`. Each leaf
+# moves by the sum of its lambdas over the sum of their curvatures (a Newton step). Give LightGBM the five products, the five
+# scores to start from, and one tree with a leaf for each. It must move them by what we computed.
 
 # %% tags=["nbval-ignore-output"]
 import lightgbm
@@ -333,12 +334,12 @@ data = lightgbm.Dataset(np.arange(5.0)[:, None], bought, group=[5], init_score=s
 step = {"objective": "lambdarank", "lambdarank_norm": False, "sigmoid": 1.0, "learning_rate": 1.0, "num_threads": 1}
 tree = lightgbm.train(alone | step, data, num_boost_round=1)
 moved = tree.predict(np.arange(5.0)[:, None])
-assert np.allclose(moved, pull / curvature, rtol=1e-3)
-pd.DataFrame({"by hand": (pull / curvature).round(2), "by LightGBM": moved.round(2)}, index=list("ABCDE"))
+assert np.allclose(moved, lambdas / curvature, rtol=1e-3)
+pd.DataFrame({"by hand": (lambdas / curvature).round(2), "by LightGBM": moved.round(2)}, index=list("ABCDE"))
 
 # %% [markdown]
-# So nothing is hidden in the library but the trees. What do they read? Everything that was counted in the chapters before, as a
-# row of numbers for each shopper and candidate.
+# So nothing is hidden in the library but the trees. What do they read? *Features*: everything that was counted in the chapters
+# before, as a row of numbers for each shopper and candidate.
 
 # %%
 families = {
@@ -348,69 +349,70 @@ families = {
     "shopper": "shopper: ",
     "place among all products": "rank by",
 }
-told = {
+by_family = {
     kind: ", ".join(
         name.removeprefix(start).removeprefix(": ").strip() for name in STEADY_FEATURES if name.startswith(start)
     )
     for kind, start in families.items()
 }
-told["product alone"] = ", ".join(PRODUCT_FEATURES)
-Markdown("\n".join(f"- **{kind}**: {names}" for kind, names in told.items()))
+by_family["product alone"] = ", ".join(PRODUCT_FEATURES)
+Markdown("\n".join(f"- **{kind}**: {names}" for kind, names in by_family.items()))
 
 # %% [markdown]
-# Two things are done on purpose. Sales stand beside those of the mean product: trees draw lines, such as "sold more than thirty last
-# month", and a line that is right in September is wrong in November, when everything sells. And the time of year is left out:
-# with two past cuts to learn from, all it tells is which of the two a row came from.
+# Two things are done on purpose. Sales are relative to those of the mean product: trees split at thresholds, such as "sold more
+# than thirty last month", and a threshold that is right in September is wrong in November, when everything sells. And the
+# time of year is left out: with two past cuts to learn from, it tells only which of the two a row came from.
 #
-# > **Pitfall.** Every signal of a past cut must be as it was *on that day*. A count that includes next week, a text model
-# > that was fitted on all receipts, a GPT that has read the baskets that the trees are to learn from: each is a leaked answer.
-# > The trees trust it blindly, and fail on new baskets.
+# > **Pitfall.** Every feature of a past cut must be as it was *on that day*. A count that includes next week, a text model
+# > that was fitted on all receipts, a GPT that has read the baskets that the trees are to learn from: each is a leak. The
+# > trees rely on it, and fail on new baskets.
 #
 # ## Does the GPT add anything?
 #
-# The GPT learned from the same counts, so this is not clear at all. The fairest test uses the very same trees. They
-# learn at two earlier cuts, where nobody asks the GPT. Then, today, its log-probability is added to their score, times a
-# weight, and nothing else changes. So no answer can leak, and only one GPT has to be fitted.
+# The GPT learned from the same counts, so this is not clear at all. The fairest test uses the very same trees, by *score
+# blending*. They learn at two earlier cuts, where the GPT has no part. Then, today, `with_gpt` adds its log-probability to
+# their score, times a weight, and nothing else changes. So no answer can leak, and only one GPT has to be fitted.
 
 # %% tags=["nbval-ignore-output"]
-known, pasts = log[log["date"] < split.cut], []
+known, past_examples = log[log["date"] < split.cut], []
 for months in (1, 2):
     past = evaluation.next_basket(known, split.cut - pd.DateOffset(months=months))
-    then = Snapshot(past, vectors=vectors.loc[past.codes].to_numpy())
-    pasts.append(ranking_examples(CandidateFeatures(then, past), past))
+    past_snapshot = Snapshot(past, vectors=vectors.loc[past.codes].to_numpy())
+    past_examples.append(ranking_examples(CandidateFeatures(past_snapshot, past), past))
     assert past.receipts["date"].max() < past.cut < split.cut
-now = CandidateFeatures(moment, split)
-today = ranking_examples(now, split)
-trees = LambdaRank.fit(pasts, signals=now)
-with_gpt = trees.trusting()
-print(f"learned from {sum(len(past.wanted) for past in pasts):,} shoppers, judged on {len(split.shoppers):,}")
+features = CandidateFeatures(snapshot, split)
+examples = ranking_examples(features, split)
+trees = LambdaRank.fit(past_examples, features=features)
+with_gpt = trees.with_gpt()
+learned_from = sum(len(past.targets) for past in past_examples)
+print(f"learned from {learned_from:,} shoppers, judged on {len(split.shoppers):,}")
 
 # %% tags=["nbval-ignore-output"]
 products = len(split.codes)
 scores = {
     "formula of Chapter 2": models.blend(split),
-    "BasketGPT": opinion,
-    "trees": trees.scores(today, products),
-    "trees and the GPT": with_gpt.scores(today, products),
+    "BasketGPT": gpt_scores,
+    "LambdaRank": trees.scores(examples, products),
+    "LambdaRank and the GPT": with_gpt.scores(examples, products),
 }
 judged = {name: evaluation.evaluate(of, split) for name, of in scores.items()}
 ndcg = {name: {part: of[part, "ndcg@10"].to_numpy() for part in evaluation.PARTS} for name, of in judged.items()}
 table = {name: [f"{np.nanmean(of[part]):.3f}" for part in evaluation.PARTS] for name, of in ndcg.items()}
-for other in ("trees", "BasketGPT"):
-    gains = [intervals.paired(ndcg["trees and the GPT"][part], ndcg[other][part]) for part in evaluation.PARTS]
+for other in ("LambdaRank", "BasketGPT"):
+    gains = [intervals.paired(ndcg["LambdaRank and the GPT"][part], ndcg[other][part]) for part in evaluation.PARTS]
     table[f"both less {other}"] = [f"{g.difference:+.3f} ({g.low:+.3f} to {g.high:+.3f})" for g in gains]
 assert all(np.nanmean(of["all"]) > 0.2 for of in ndcg.values())
 pd.DataFrame(table, index=list(evaluation.PARTS)).T
 
 # %% [markdown]
 # Read the last rows with their intervals: the fewer shoppers are judged, the wider they are. The real log, below, has many.
-# How much should the GPT weigh? The package's weight was chosen on the real log, at earlier cuts. Here is what
-# other weights would have given on this shop, seen afterwards, so not a choice but a picture.
+# How much should the GPT weigh? The package's weight was chosen on the real log, at earlier cuts. Here is what other weights
+# would have given on this shop, seen afterwards: an illustration, not a choice.
 
 # %% tags=["nbval-ignore-output"]
 weights = [0, 0.25, 0.5, 1, 2, 4, 8]
 curve = {
-    weight: evaluation.evaluate(trees.trusting(weight).scores(today, products), split).mean().xs("ndcg@10", level=1)
+    weight: evaluation.evaluate(trees.with_gpt(weight).scores(examples, products), split).mean().xs("ndcg@10", level=1)
     for weight in weights
 }
 curve = pd.DataFrame(curve).T
@@ -429,17 +431,16 @@ plt.show()
 # The curve is flat around its best: two rankers that err differently are better together, and how exactly they are mixed matters
 # little.
 #
-# A ranker at a counter gets one shopper, and must say the same as it did for the whole split.
+# *Online*, a ranker gets one shopper, and must give the scores that it gave *offline*, for the whole split.
 
 # %% tags=["nbval-ignore-output"]
 shopper = shoppers_at(split.receipts, split.shoppers[one : one + 1].tolist(), split.cut)[0]
-columns = today.candidates[one][today.candidates[one] >= 0]
+columns = examples.candidates[one][examples.candidates[one] >= 0]
 start = time.perf_counter()
-said = with_gpt.score(shopper, None, split.codes[columns].tolist())
+online_scores = with_gpt.score(shopper, None, split.codes[columns].tolist())
 seconds = time.perf_counter() - start
-assert (
-    np.isclose(said, scores["trees and the GPT"][one, columns], atol=1e-3).mean() > 0.99
-)  # rounding may turn a tree's split
+same = np.isclose(online_scores, scores["LambdaRank and the GPT"][one, columns], atol=1e-3)
+assert same.mean() > 0.99  # rounding may cross the threshold of a tree's split
 Markdown(f"{len(columns)} candidates of one shopper, the GPT's pass included: {1e3 * seconds:.0f} milliseconds.")
 
 # %% [markdown]
@@ -918,7 +919,7 @@ for turn in range(10):
         here[(group == turn) & (country == name)] = popular_now(others, split.codes, split.cut, name)
 strangers = {
     "nearest to nothing": np.zeros(split.counts.shape),
-    "BasketGPT, empty history": np.tile(model.ask([[]], split.cut), (len(split.shoppers), 1)),
+    "BasketGPT, empty history": np.tile(model.score([[]], split.cut), (len(split.shoppers), 1)),
     "popular ever": ever,
     "popular now, here": here,
     "BasketGPT, true history": opinion,
@@ -962,26 +963,26 @@ Markdown(
 # get some baskets added first: shrinkage once more.
 
 # %%
-companions = Complements(split.receipts, split.codes, vectors.loc[split.codes].to_numpy())
+complements = Complements(split.receipts, split.codes, vectors.loc[split.codes].to_numpy())
 pots = [code for code in split.codes if "teapot" in texts[code].lower()]
-seen = max(pots or split.codes, key=lambda code: companions.sold[companions.codes.get_loc(code)])
+seen = max(pots or split.codes, key=lambda code: complements.sold[complements.codes.get_loc(code)])
 held = split.receipts.groupby("invoice")["code"].agg(set)
-other = companions.codes[np.argmax(companions.score([seen]))]
+other = complements.codes[np.argmax(complements.score([seen]))]
 with_seen, with_other = held.map(lambda basket: seen in basket), held.map(lambda basket: other in basket)
 observed, chance = (with_seen & with_other).sum(), with_seen.mean() * with_other.mean() * len(held)
 lift = np.log((observed + LIFT_PRIOR) / (chance + LIFT_PRIOR))
-np.testing.assert_allclose(lift, companions.lift(seen)[companions.codes.get_loc(other)], rtol=1e-5)
+np.testing.assert_allclose(lift, complements.lift(seen)[complements.codes.get_loc(other)], rtol=1e-5)
 Markdown(
     f"“{texts[seen]}” and “{texts[other]}” share {observed} baskets; chance would give {chance:.1f}. With "
     f"{LIFT_PRIOR:.0f} added to both, the log of the ratio is {lift:.2f}."
 )
 
 # %% [markdown]
-# A companion can still be a substitute, because some people do buy two teapots. So what reads like the product seen loses points.
+# A complement can still be a substitute, because some people do buy two teapots. So what reads like the product seen loses points.
 
 # %%
 near = [code for code in queries.by_history(index, [seen], k=5).codes]
-along = split.codes[np.argsort(-companions.score([seen]), kind="stable")[:5]]
+along = split.codes[np.argsort(-complements.score([seen]), kind="stable")[:5]]
 print("seen:", texts[seen])
 pd.DataFrame({"the nearest": [texts[c] for c in near], "what goes with it": [texts[c] for c in along]})
 
@@ -1002,10 +1003,10 @@ def mmr(scores, similarity, k, trade):
 
 
 unit = vectors.loc[split.codes].to_numpy()
-place = companions.codes.get_loc(seen)
-pool = metrics.rank(companions.score([seen])[None], 50)[0]
+place = complements.codes.get_loc(seen)
+pool = metrics.rank(complements.score([seen])[None], 50)[0]
 similarity = unit[pool] @ unit[pool].T
-scores = companions.score([seen])[pool]
+scores = complements.score([seen])[pool]
 assert mmr(scores, similarity, 10, 0.7) == diversity.mmr(scores, similarity, 10, 0.7).tolist()
 print("\n".join(texts[code] for code in split.codes[pool[mmr(scores, similarity, 5, 0.7)]]))
 
@@ -1016,7 +1017,7 @@ print("\n".join(texts[code] for code in split.codes[pool[mmr(scores, similarity,
 # %% tags=["nbval-ignore-output"]
 later = log[(log["date"] >= split.cut) & log["code"].isin(split.codes)].drop_duplicates(["invoice", "code"])
 rng = np.random.default_rng(0)
-columns = [companions.codes.get_indexer(codes) for _, codes in later.groupby("invoice")["code"] if len(codes) > 1]
+columns = [complements.codes.get_indexer(codes) for _, codes in later.groupby("invoice")["code"] if len(codes) > 1]
 given = np.array([rng.choice(basket) for basket in columns])
 rest = np.zeros((len(columns), len(split.codes)), bool)
 for row, basket in enumerate(columns):
@@ -1024,18 +1025,18 @@ for row, basket in enumerate(columns):
 rest[np.arange(len(given)), given] = False
 alike, asked = unit @ unit.T, np.unique(given)
 nearest = metrics.rank(alike[asked] - 9 * (asked[:, None] == np.arange(len(unit))), 10)  # without itself
-scored = np.stack([companions.score([code]) for code in split.codes[asked]])
+scored = np.stack([complements.score([code]) for code in split.codes[asked]])
 pools = metrics.rank(scored, 50)
 mixed = np.stack(
     [found[diversity.mmr(s[found], alike[np.ix_(found, found)], 10)] for s, found in zip(scored, pools, strict=True)]
 )
-ways = {"nearest": nearest, "companions": pools[:, :10], "companions, then MMR": mixed}
+ways = {"nearest": nearest, "complements": pools[:, :10], "complements, then MMR": mixed}
 table, truth = {}, workshop.the_shop().products.loc[split.codes] if workshop.embedded() else None
 if truth is not None:
     kind, kinds_ = pd.factorize(truth["kind"])
     completing = np.zeros((len(kinds_), len(kinds_)), bool)
     for of, others in zip(kind, truth["completes"], strict=True):
-        completing[of, kind[companions.codes.get_indexer([code for code in others if code in truth.index])]] = True
+        completing[of, kind[complements.codes.get_indexer([code for code in others if code in truth.index])]] = True
 for name, lists in ways.items():
     lists = lists[np.searchsorted(asked, given)]
     hit = metrics.hits(lists, rest)
@@ -1045,18 +1046,18 @@ for name, lists in ways.items():
         table[name]["of the same kind"] = (kind[lists] == kind[given][:, None]).mean()
         table[name]["of a kind that completes it"] = completing[kind[given][:, None], kind[lists]].mean()
 table = pd.DataFrame(table).T
-assert table["NDCG of the rest"]["companions"] > table["NDCG of the rest"]["nearest"]
-assert table["diversity"]["companions, then MMR"] > table["diversity"]["companions"] > table["diversity"]["nearest"]
+assert table["NDCG of the rest"]["complements"] > table["NDCG of the rest"]["nearest"]
+assert table["diversity"]["complements, then MMR"] > table["diversity"]["complements"] > table["diversity"]["nearest"]
 if truth is not None:
     completes = table["of a kind that completes it"]
-    assert completes["companions"] > max(completes["nearest"], completes["companions, then MMR"])
+    assert completes["complements"] > max(completes["nearest"], completes["complements, then MMR"])
 table.round(3)
 
 # %% [markdown]
-# The nearest products are the same thing in other colours. Companions find more of the basket *and* are more varied *and* more often
+# The nearest products are the same thing in other colours. Complements find more of the basket *and* are more varied *and* more often
 # complete what was seen: here the goals do not fight. MMR then buys still more variety, and pays with some of the products that
 # complete: the more unlike each other they must be, the less they are of one set. How much of that you want is a matter of the shop, not of
-# statistics. Nor is a companion by counts what you would have thought of: the doormat beside the teapot was really bought with it.
+# statistics. Nor is a complement by counts what you would have thought of: the doormat beside the teapot was really bought with it.
 
 # %% [markdown]
 # ## From page to package
@@ -1101,8 +1102,8 @@ if has_results("ranking_online-retail"):
 # %% [markdown]
 # That is the verdict on your GPT, on this log: ask what it adds to the trees, and what the trees add to it. The two answers differ.
 #
-# > **Pitfall.** November was measured three times. At first the trees read the GPT's opinion as one more signal, and came out below the GPT alone. That
-# > look made us seek a sturdier way, which was then chosen on earlier months; and once more the signals were changed in a way that changed nothing
+# > **Pitfall.** November was measured three times. At first the trees read the GPT's opinion as one more feature, and came out below the GPT alone. That
+# > look made us seek a sturdier way, which was then chosen on earlier months; and once more the features were changed in a way that changed nothing
 # > (`LOG.md` has all three figures). A test month that is looked at again is a little less of a test.
 #
 # Then the language model that ranks: the same BasketGPT's twenty candidates, shown in random order.
@@ -1317,7 +1318,7 @@ check("12.5", invariant_mask)
 #
 # Most channels that sound good add little to the union, because history and co-purchase already find what repeats and what
 # goes along. Judge on shoppers new to a product (explore): that is where a new channel can show what it is worth. If recall
-# rises and NDCG does not, the ranker has no signal to tell the new candidates apart: give it one.
+# rises and NDCG does not, the ranker has no feature to tell the new candidates apart: give it one.
 #
 # </details>
 #

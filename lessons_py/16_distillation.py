@@ -39,7 +39,7 @@ page.opening("16_distillation")
 # %% [markdown]
 # ## The best answer comes too late. Can a small model learn to give it?
 #
-# Chapter 12 ended with a blend: channels propose candidates, dozens of signals are counted for each, trees weigh the signals,
+# Chapter 12 ended with a blend: channels propose candidates, dozens of features are counted for each, trees weigh the features,
 # and a GPT adds its opinion. On the real log it came out first, and it is a lot of machinery for ten places on a page. Each
 # part has to be kept, updated and asked, while a shopper waits.
 #
@@ -99,7 +99,7 @@ assert np.array_equal(model.catalogue.codes, split.codes)
 
 # %% [markdown]
 # Here is the teacher as of the cut. Its trees learned from the next baskets after earlier cuts, as in Chapter 12. Then ask it
-# as a counter would, for one shopper after another: find candidates, count signals, ask the GPT, ask the trees.
+# as a counter would, for one shopper after another: find candidates, count features, ask the GPT, ask the trees.
 
 # %% tags=["nbval-ignore-output"]
 ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig())
@@ -110,9 +110,9 @@ queue = shoppers_at(split.receipts, split.shoppers[:40].tolist(), split.cut)
 
 def by_teacher(shopper):
     """All that the blend does for one shopper."""
-    who = now.moment.at_counter([shopper])
+    who = now.snapshot.online([shopper])
     proposed = propose_candidates(now, who, labels.CANDIDATES_LABELLED)
-    return teacher.predict(now.table(who, proposed, now.moment.gpt(who)))
+    return teacher.predict(now.table(who, proposed, now.snapshot.gpt(who)))
 
 
 def milliseconds(ways):
@@ -126,10 +126,10 @@ def milliseconds(ways):
     return {name: np.median(each) for name, each in taken.items()}
 
 
-spent = milliseconds({"teacher": by_teacher, "GPT": lambda shopper: model.ask([shopper.history], shopper.when)})
+spent = milliseconds({"teacher": by_teacher, "GPT": lambda shopper: model.score([shopper.history], shopper.when)})
 assert spent["teacher"] > spent["GPT"]
 Markdown(
-    f"One answer takes the teacher {spent['teacher']:.0f} milliseconds, for {labels.CANDIDATES_LABELLED} candidates and {len(teacher.names)} signals of each. "
+    f"One answer takes the teacher {spent['teacher']:.0f} milliseconds, for {labels.CANDIDATES_LABELLED} candidates and {len(teacher.names)} features of each. "
     f"The BasketGPT, which is only one part of it, takes {spent['GPT']:.0f}."
 )
 
@@ -481,7 +481,7 @@ Markdown(
 # %% [markdown]
 # The teacher itself is clean by Chapter 12's care: its trees learned from cuts that lie a month and more back, its GPT from
 # baskets before the cut. One thing remains that you should know. The basket left out *is* in what the GPT learned from, and
-# in the signals that compare a shopper with others. So the teacher half knows it, and may be a little surer of these
+# in the features that compare a shopper with others. So the teacher half knows it, and may be a little surer of these
 # histories than it would be of strangers. That can make a student worse, and it cannot leak an answer of the judged month.
 # And whoever came once has no shorter history, so gets no label here. That is the price of a clean exam; a shop that only
 # wants to serve would label everybody's whole history, too.
@@ -680,7 +680,7 @@ def weights(network):
 ways = {"teacher": by_teacher}
 at_night = {"teacher": batch(lambda: teacher.scores(ranking_examples(now, split), len(split.codes)))}
 for name, each in models.items():
-    ways[name] = lambda shopper, each=each: each.ask([shopper.history], shopper.when)
+    ways[name] = lambda shopper, each=each: each.score([shopper.history], shopper.when)
     at_night[name] = batch(lambda each=each: scores_at_cut(each, split))
 trees = sum(len(each.model_to_string()) for each in teacher.trees) / 1e6  # as text
 cost = pd.DataFrame(
@@ -709,7 +709,7 @@ Markdown(
 # Look at where the speed comes from, and where it does not. At the counter the student gains less on the *BasketGPT* than its
 # size promises: to read one history, and to look up what goes with each purchase, takes both the same time, whatever network
 # stands behind it. And int8 saves bytes here, hardly time: the layers are little work already. What the student saves is the
-# rest of the machinery, channels, signals and trees; and in batch, where one call serves many, its small layers count as
+# rest of the machinery, channels, features and trees; and in batch, where one call serves many, its small layers count as
 # well.
 #
 # ## Where the teacher is wrong and the student right
@@ -1132,7 +1132,7 @@ check("16.4", share_closed)
 # There is no right choice, but there is a right order. First ask what the teacher has that the student lacks. If the gap is
 # within its interval, no way of teaching can show itself, whatever you change: a *smaller* student makes the gap wide enough
 # to measure. One-time shoppers bring questions that the true baskets never asked, so look at them apart from the others. Two
-# blends with other seeds agree on what is signal and differ in noise; their mean is a better teacher at twice the cost, at
+# blends with other seeds agree on what is feature and differ in noise; their mean is a better teacher at twice the cost, at
 # night. Invented histories are free, and most of them are like nobody: if they help, it is because the student sees products
 # that few buy.
 #

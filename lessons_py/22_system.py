@@ -98,20 +98,20 @@ print(f"{len(raw):,} lines, {len(receipts):,} clean; {len(split.shoppers):,} cus
 # %%
 vectors = shop.vectors  # pd.DataFrame(encode(list(texts.values())), index=list(texts))
 np.testing.assert_allclose(vectors.loc[list(texts)[:9]], encode(list(texts.values())[:9]), atol=1e-4)
-model = shop.shelf.model  # BasketGPT.fit(split.receipts)
-trees = shop.shelf.ranker  # stages.learned_ranker(receipts, vectors, stages.Settings()): past cuts, LambdaRank
+model = shop.two_stage.model  # BasketGPT.fit(split.receipts)
+trees = shop.two_stage.ranker  # stages.learned_ranker(receipts, vectors, stages.Settings()): past cuts, LambdaRank
 narrator = shop.narrator  # Narrator.fit(receipts, Ledger(receipts, today)): a small GPT, an adapter for one style
 
 # %% [markdown]
-# **What is known now** (Chapter 12): channels that find candidates, signals that tell about them, the ranker that reads those and trusts the BasketGPT
-# beside. And **the facts** (Chapter 14): a ledger of what may be said, a checker that reads every sentence.
+# **What is known now** (Chapter 12): channels that find candidates, features that tell about them, the ranker that reads those and trusts the BasketGPT
+# beside. And **the facts** (Chapter 14): a fact store of what may be said, a checker that reads every sentence.
 
 # %%
-moment = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
-told = CandidateFeatures(moment, split)
+snapshot = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
+told = CandidateFeatures(snapshot, split)
 ranker = LambdaRank(trees.trees, trees.names, trees.settings, told)
-ledger = FactStore(receipts, today)
-checker = ClaimChecker(ledger)
+fact_store = FactStore(receipts, today)
+checker = ClaimChecker(fact_store)
 
 # %% [markdown]
 # **A customer comes.** Find and rank, from the history alone:
@@ -120,11 +120,11 @@ checker = ClaimChecker(ledger)
 # %%
 def page_find(customer, k):
     """The customer with what they bought, and k codes, best first."""
-    known = [(date, [c for c in codes if c in model.catalogue.column]) for date, codes in ledger.history(customer)]
+    known = [(date, [c for c in codes if c in model.catalogue.column]) for date, codes in fact_store.history(customer)]
     shopper = Shopper([basket for basket in known if basket[1]], today)
-    who = moment.at_counter([shopper])
-    opinion = moment.gpt(who)  # (1, products): log-probabilities
-    lists = moment.channels(who, PER_CHANNEL, opinion)
+    who = snapshot.online([shopper])
+    opinion = snapshot.gpt(who)  # (1, products): log-probabilities
+    lists = snapshot.channels(who, PER_CHANNEL, opinion)
     found = interleave(list(lists.values()), 400)  # (1, 400): the channels take turns
     scores = ranker.predict(told.table(who, found, opinion))
     return shopper, split.codes[found[0][metrics.rank(scores, k)[0]]].tolist()
@@ -139,7 +139,7 @@ def page_explain(customer, shopper, codes):
     """The facts of each product, and what is told of them."""
     because = [model.why(shopper.history, code, today).query("effect > 0")["code"] for code in codes]
     reasons = [[reason for reason in row if reason != code] for code, row in zip(codes, because, strict=True)]
-    facts = [ledger.facts(customer, code, row) for code, row in zip(codes, reasons, strict=True)]
+    facts = [fact_store.facts(customer, code, row) for code, row in zip(codes, reasons, strict=True)]
     written = write_checked(narrator.model, facts, narrator.vocabulary, checker, narrator.style)
     return facts, [each.text for each in written]
 
@@ -351,7 +351,7 @@ print(out)
 # %% tags=["nbval-ignore-output"]
 out, code = recbook("doctor")
 assert "22_system" in out
-print(out.split("\nCached")[0])
+print(out.splitlines()[0], *out.splitlines()[-6:], sep="\n")
 print("exit code:", code)
 
 # %% [markdown]
@@ -407,7 +407,7 @@ Markdown(f"Of five products of the whole system, the student alone gives {np.mea
 
 # %% tags=["nbval-ignore-output"]
 lists = {each: shop.recommend(each, k=10, explain=False)["code"].tolist() for each in some}
-repeats = np.mean([np.mean([code in shop.ledger.bought(each) for code in codes]) for each, codes in lists.items()])
+repeats = np.mean([np.mean([code in shop.fact_store.bought(each) for code in codes]) for each, codes in lists.items()])
 assert 0 <= repeats <= 1
 Markdown(
     f"Of the ten products shown to each of {len(some)} customers, {repeats:.0%} are their own purchases. So show nobody another's list, ask who "
@@ -789,7 +789,7 @@ check("22.5", looped)
 # **Your own shop.** Get receipts of a real shop (with leave), clean them, build the recommender, and sit with the shopkeeper for an hour before twenty customers' lists. *Hand in:*
 # the audit of cleaning, the scoreboard, what the shopkeeper crossed out and why, and one change made because of it.
 #
-# **A channel that is missing.** Stock, margin, the weather, the neighbour's catalogue: add one to the shelf as a channel, as a signal, or as a filter. *Hand in:* recall at equal
+# **A channel that is missing.** Stock, margin, the weather, the neighbour's catalogue: add one to the shelf as a channel, as a feature, or as a filter. *Hand in:* recall at equal
 # size, the blend with and without it, and when it hurts.
 #
 # **Break the loop.** The embedded shop's shoppers react to what they are shown. Let the recommender run for half a year on receipts that it made itself. *Hand in:* coverage and sales by month, with and without

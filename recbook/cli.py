@@ -20,22 +20,22 @@ from recbook import __version__
 BAD_INPUT, STOPPED = 2, 130  # exit codes
 HELP_COLUMNS = 79  # of help texts
 EXITS_HELP = "Exit codes: 0 done; 2 the input is at fault, one line on stderr says how; 130 stopped (ctrl-C)."
-PLAIN_LETTERS = {"£": "GBP ", "…": "...", "·": "-", "’": "'", "–": "-"}  # for terminals that have no such characters
+PLAIN_LETTERS = {"£": "GBP ", "…": "...", "·": "-", "’": "'", "–": "-"}  # for terminals without these characters
 ANSWER_HELP = """with --json, one object on stdout:
   customer, history, query, price_max, exclude, new, country, when
-                what was asked; null where nothing was said
+                the arguments; null where not given
   products      a list, best first, of objects:
     code, description, channel    text
     price                         pounds, to the penny
-    score                         orders this list; means nothing beside another
+    score                         orders this list; not comparable with another
     why                           text; null with --no-explain
 
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code (`EXITS_HELP`; `doctor` has 1 too). argparse ends --help and bad options."""
-    _forgive()
+    """Run a command and return its exit code (`EXITS_HELP`; `doctor` has 1 too); argparse ends bad options."""
+    _replace_unencodable()
     try:
         try:
             return _run(arguments)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()  # here, where a pipe that was closed can be told from the interpreter's end
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the end does not try again
-        if isinstance(error, BrokenPipeError):  # who reads has read enough, as in `recbook … | head -1`
+        if isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as in `recbook … | head -1`
             return 0
         print(f"recbook: the answer cannot be written: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
@@ -60,17 +60,18 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except ImportError as error:
-        from recbook.book.doctor import remedy
+        from recbook.book.doctor import COMMANDS
 
-        message = remedy(error)
+        remedy = f"pip install 'recbook[{COMMANDS}]' installs what is missing, recbook doctor says what that is"
+        message = f"{error}: {remedy}"
     except (ValueError, OSError) as error:  # receipts.ReceiptsError is a ValueError
         message = str(error)
     print("recbook: " + " ".join(message.split()), file=sys.stderr)
     return BAD_INPUT
 
 
-def _forgive() -> None:
-    """Have what a terminal or a pipe cannot show, or what is not its encoding, written or read as near as may be."""
+def _replace_unencodable() -> None:
+    """Make the streams replace characters that their encoding lacks, in place of raising UnicodeError."""
 
     def plain(error: UnicodeError) -> tuple[str, int]:
         letters = error.object[error.start : error.end]
@@ -86,7 +87,7 @@ def _forgive() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all of ours."""
+    """A parser whose errors are one line, as all errors of `recbook`."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"recbook: {message} ({self.prog} --help says what there is)\n")
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=lambda options: getattr(import_module(f"recbook.{module}"), f"{name}_command")(options))
         return added
 
-    _build_options(command("build", "system.commands", "make a recommender of receipts", BUILD_HELP))
+    _build_options(command("build", "system.commands", "build a recommender from receipts", BUILD_HELP))
     _recommend_options(command("recommend", "system.commands", "ask a recommender once", RECOMMEND_HELP, ANSWER_HELP))
     _asking_options(command("chat", "system.commands", "talk to a recommender", CHAT_HELP))
     _score_options(
@@ -119,12 +120,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 BUILD_HELP = (
-    "Make a recommender of receipts, every stage of the book, and keep it in a folder. Minutes; each stage says on "
-    "stderr how long it took. The folder holds the receipts: guard it as you guard them."
+    "Build a recommender from receipts, every stage of the book, and save it in a folder. It takes minutes; each "
+    "stage reports on stderr. The folder holds the receipts: guard it as you guard them."
 )
 RECOMMEND_HELP = (
-    "Recommend products with reasons to a customer, to somebody who has these products in the basket, or to "
-    "somebody nobody knows."
+    "Recommend products with reasons to a customer, to a guest with these products in the basket, or to an unknown "
+    "shopper."
 )
 CHAT_HELP = (
     "Talk to a recommender, a line a turn, on stdin and stdout: say what you look for, then 'cheaper', 'not red', "
@@ -145,7 +146,7 @@ RECEIPTS_HELP = "CSV, xlsx, parquet or gzip of receipts; `online-retail` to down
 def _build_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("receipts", metavar="RECEIPTS", help=RECEIPTS_HELP)
     command.add_argument(
-        "--out", required=True, metavar="FOLDER", help="where it is kept; a recommender that lies there is replaced"
+        "--out", required=True, metavar="FOLDER", help="where to save it; a recommender that is there is replaced"
     )
     _format_options(command)
 
@@ -157,35 +158,41 @@ def _recommend_options(command: argparse.ArgumentParser) -> None:
         action="append",
         type=_text,
         metavar="PRODUCTS",
-        help="what is in the basket now, by code or name, several parted by ; (may be repeated)",
+        help="products in the basket now, by code or name, separated by ; (may be repeated)",
     )
-    command.add_argument("--query", type=_text, metavar="TEXT", help='what is looked for, as "gift for a tea lover"')
+    command.add_argument(
+        "--query", type=_text, metavar="TEXT", help='what to search for, such as "gift for a tea lover"'
+    )
     command.add_argument("--price-max", type=_pounds, metavar="POUNDS", help="the highest price")
     command.add_argument(
         "--exclude",
         action="append",
         type=_text,
         metavar="WORD",
-        help="leave out a product, or all products with this word, as red (may be repeated)",
+        help="leave out a product, or all products with this word, such as red (may be repeated)",
     )
     command.add_argument("--when", type=_day, metavar="DATE", help="day of asking (default: after the last receipt)")
     command.add_argument("--new", action="store_true", help="leave out what was bought before")
-    command.add_argument("--fast", action="store_true", help="by the student alone, in place of channels and rankers")
+    command.add_argument(
+        "--fast", action="store_true", help="rank with the student alone, not with channels and rankers"
+    )
     command.add_argument("--no-explain", dest="explain", action="store_false", help="without reasons: faster")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout (below)")
 
 
 def _asking_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("shop", metavar="FOLDER", help="a recommender that `recbook build` kept")
+    command.add_argument("shop", metavar="FOLDER", help="a recommender that `recbook build` saved")
     command.add_argument("--customer", type=_whole, metavar="NUMBER", help="a customer of the receipts")
-    command.add_argument("--country", type=_text, default="", help="of somebody nobody knows, as France")
+    command.add_argument("--country", type=_text, default="", help="country of an unknown shopper, such as France")
     command.add_argument("-k", type=_count, default=5, metavar="K", help="how many products (default: 5)")
 
 
 def _score_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", default="embedded", metavar="FILE", help=f"{RECEIPTS_HELP} (default)")
     command.add_argument(
-        "--cut", metavar="DATE", help="first day that is predicted, as 2011-11-09 (default: 30 days before the last)"
+        "--cut",
+        metavar="DATE",
+        help="first day that is predicted, such as 2011-11-09 (default: 30 days before the last)",
     )
     command.add_argument(
         "--baselines", action="store_true", help="the baselines alone: seconds, where the GPT trains for minutes"
@@ -194,7 +201,7 @@ def _score_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out",
         metavar="FOLDER",
-        help="where the figures are kept (default: this folder; for the book's own data the checkout's results/, or "
+        help="where to save the figures (default: this folder; for the book's own data the checkout's results/, or "
         "./results)",
     )
     command.add_argument("--name", help="of the file of figures (default: scoreboard_ and the data's name)")
@@ -214,7 +221,7 @@ def _format_options(command: argparse.ArgumentParser) -> None:
 
 
 def _text(text: str) -> str:
-    """What was typed, as UTF-8, also where the terminal's encoding is said to be another: the shell passes bytes."""
+    """The argument decoded as UTF-8, whatever encoding the terminal declares: the shell passes bytes."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

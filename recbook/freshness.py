@@ -1,16 +1,16 @@
 """What a result rests on: the code that made it, all that this code imports, and the data files that belong to it.
 
-A chapter's outputs, a kept artifact and a measured figure are fresh as long as none of that has changed. `closure` reads
-the sources, it runs nothing. It is as fine as functions where it pays: what a module imports at its top counts as soon as
-anything of it is used; what a function imports counts only for code that mentions the function. So whoever asks
-`workshop` for receipts does not rest on the language model that another function of `workshop` trains.
+A chapter's outputs, a kept artifact and a measured figure are fresh as long as none of that has changed. Sources are
+read, nothing is run. What a module imports at its top counts as soon as anything of it is used; what a function imports
+counts only for code that mentions the function. So whoever asks `workshop` for receipts does not rest on the language
+model that another function of `workshop` trains.
 """
 
 import ast
 import hashlib
 import io
 import tokenize
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -38,7 +38,8 @@ class Source:
             if isinstance(part, ast.Import):
                 found |= {alias.name for alias in part.names}
             elif isinstance(part, ast.ImportFrom):
-                found |= {part.module or "", *(f"{part.module}.{alias.name}" for alias in part.names)}
+                dotted = {f"{part.module}.{alias.name}" for alias in part.names}
+                found |= {part.module or "", *filter(module, dotted)}  # a function counts where it is used
             elif isinstance(part, ast.Name | ast.Attribute):
                 first, dot, rest = ast.unparse(part).partition(".")
                 found |= {self.names.get(first, first) + dot + rest} if first in self.names else set()
@@ -50,14 +51,20 @@ class Source:
         return {name.partition(".")[0] for part in parts for name in self.mentioned(part)}
 
 
-@lru_cache
 def module(name: str) -> tuple[Path, Source] | None:
     """The file and source of a module of the package, by its dotted name; None if that is no module."""
-    place = PACKAGE.joinpath(*name.split(".")[1:])
+    first, *rest = name.split(".")
+    place = PACKAGE.joinpath(*rest)
     for path in (place.with_suffix(".py"), place / "__init__.py"):
-        if name.split(".")[0] == PACKAGE.name and path.is_file():
-            return path, Source(name, path.read_text(encoding="utf-8"))
+        if first == PACKAGE.name and path.is_file():
+            return path, _source(name, path, path.stat().st_mtime_ns)
     return None
+
+
+@cache
+def _source(name: str, path: Path, written: int) -> Source:
+    """A module's source, parsed again only if its file was written again."""
+    return Source(name, path.read_text(encoding="utf-8"))
 
 
 def reached(*starts: Source | str) -> tuple[dict[str, Path], set[str]]:

@@ -21,18 +21,44 @@ MANIFEST = "manifest.json"
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write in binary that appears at `path` when all is written; after an error nothing is left behind."""
+def whole_path(path: str | Path) -> Iterator[Path]:
+    """A name to write under that becomes `path` when all is written and on the disk; after an error nothing is left."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(descriptor)  # an open file cannot be renamed on Windows
+    beside = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        os.chmod(beside, 0o644)  # mkstemp's files are for their owner only
-        os.replace(beside, path)
+        yield beside
+        beside.chmod(0o644)  # mkstemp's files are for their owner only
+        force_to_disk(beside)
+        beside.replace(path)
     finally:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write in binary that appears at `path` when all is written; after an error nothing is left behind."""
+    with whole_path(path) as beside, beside.open("wb") as file:
+        yield file
+
+
+def force_to_disk(path: Path) -> None:
+    """Have a file, or a folder's list of names, outlive a loss of power from here on."""
+    if os.name == "nt":  # no handle on a folder there
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def home() -> Path:
@@ -78,7 +104,7 @@ def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> 
     beside = _beside(folder)
     try:
         make(beside)
-        files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
+        files = {str(path.relative_to(beside)): sha256_of(path) for path in sorted(beside.rglob("*")) if path.is_file()}
         (beside / MANIFEST).write_text(json.dumps({"made_of": made_of, "files": files}, indent=1), encoding="utf-8")
         try:
             beside.rename(folder)
@@ -124,11 +150,6 @@ def verified(folder: Path) -> dict[str, Any]:
     """What a kept folder was made of. ValueError if there is no manifest, or a file is missing or is not as it says."""
     said = manifest(folder)
     for name, digest in said["files"].items():
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
             raise ValueError(f"{folder / name} is missing, or does not have the checksum that the manifest states")
     return said["made_of"]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

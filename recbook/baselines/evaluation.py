@@ -1,7 +1,8 @@
-"""Is it any good? Time cuts, next-basket targets, metrics with intervals, paired tests, the scoreboard.
+"""Offline evaluation: time cuts, next-basket targets, metrics with intervals, paired tests, the scoreboard.
 
-Everything is measured one way: history up to a cut, the first basket after it as the target, the whole catalogue ranked
-for every shopper; for all products, for those the shopper already bought ("repeat"), for those new to them ("explore").
+Every method is measured in one way: history up to a cut, the first basket after it as the target, the whole catalogue
+ranked for every shopper; over all products, over those the shopper already bought ("repeat"), and over those new to the
+shopper ("explore").
 """
 
 import time
@@ -42,7 +43,7 @@ def next_basket(receipts: pd.DataFrame, cut: str | pd.Timestamp, min_shoppers: i
     """Split clean receipts at `cut`: history before it, the first invoice at or after it as the target.
 
     The catalogue is the products that at least `min_shoppers` shoppers bought before the cut; lines of other products
-    are left aside. Judged is every shopper with such a line before the cut and another after. ValueError if none is.
+    are left out. Every shopper with such a line before the cut and another after is judged. ValueError if none is.
     """
     past, future, codes = _parted(receipts, pd.Timestamp(cut), min_shoppers)
     future = future[future["customer"].isin(past["customer"].unique())]
@@ -52,7 +53,7 @@ def next_basket(receipts: pd.DataFrame, cut: str | pd.Timestamp, min_shoppers: i
 
 
 def cold_start(receipts: pd.DataFrame, cut: str | pd.Timestamp, min_shoppers: int = 5) -> Split:
-    """The split of those who come for the first time after `cut`: no history, their first basket as the target.
+    """The split of cold-start shoppers, who first come after `cut`: no history, their first basket as the target.
 
     The catalogue is that of `next_basket`. ValueError if nobody new came.
     """
@@ -64,8 +65,9 @@ def cold_start(receipts: pd.DataFrame, cut: str | pd.Timestamp, min_shoppers: in
 
 
 def snapshot(receipts: pd.DataFrame, when: str | pd.Timestamp, min_shoppers: int = 5) -> Split:
-    """The split of a shop as it stands at `when`: everybody who bought before, in the catalogue of `next_basket`, and
-    no targets. ValueError if no product had enough shoppers.
+    """The shop as of `when`, a split without targets: everybody who bought before, in the catalogue of `next_basket`.
+
+    ValueError if no product had enough shoppers.
     """
     when = pd.Timestamp(when)
     if (receipts[receipts["date"] < when].groupby("code")["customer"].nunique() < min_shoppers).all():
@@ -88,7 +90,7 @@ def _parted(receipts: pd.DataFrame, cut: pd.Timestamp, min_shoppers: int) -> tup
 
 
 def _split(past: pd.DataFrame, future: pd.DataFrame, codes: np.ndarray, cut: pd.Timestamp) -> Split:
-    """Judged is everybody in `future`, on their first invoice there."""
+    """The split that judges everybody in `future` on their first invoice there."""
     first = future.sort_values("date", kind="stable").groupby("customer")["invoice"].first()
     basket = future[future["invoice"] == future["customer"].map(first)]
     shoppers = first.index.to_numpy(np.int64)  # sorted by groupby
@@ -165,7 +167,7 @@ def judge(lists: dict[str, np.ndarray], split: Split, similarity: np.ndarray | N
 
 
 def evaluate(scores: np.ndarray, split: Split, k: int = 10, similarity: np.ndarray | None = None) -> pd.DataFrame:
-    """Every metric for every shopper from scores (shoppers, products): `judge(recommend(scores, split, k), split)`."""
+    """Every metric for every shopper from scores (shoppers, products): `judge(top_lists(scores, split, k), split)`."""
     return judge(top_lists(scores, split, k), split, similarity)
 
 

@@ -1,15 +1,15 @@
-"""How sure is a figure? Means over shoppers with bootstrap intervals, and paired comparisons of two methods."""
+"""How sure a figure is: means over shoppers with bootstrap intervals, and paired comparisons of two methods."""
 
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-RESAMPLED_AT_ONCE = 4_000_000  # numbers that are worked on at once: 32 MB as floats
+RESAMPLED_AT_ONCE = 4_000_000  # numbers in one block of resamples: 32 MB as floats
 
 
 def bootstrap(values: np.ndarray, draws: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[np.ndarray, ...]:
-    """Mean and percentile interval of each column of (shoppers, columns), shoppers drawn again with replacement.
+    """Mean and percentile interval of each column of (shoppers, columns), by resampling shoppers with replacement.
 
     NaN entries take no part; a column with fewer than two others has a mean and no interval: NaN. Returns three arrays
     (columns,): mean, low, high. Efron & Tibshirani (1993).
@@ -42,7 +42,7 @@ def _resamples(n: int, draws: int, seed: int) -> np.ndarray:
 
 
 def _blocks(rows: int, columns: int) -> list[slice]:
-    """Slices of `rows` that hold at most BLOCK numbers each, but for those of a single row."""
+    """Slices of `rows` that hold at most RESAMPLED_AT_ONCE numbers each; a single row may hold more."""
     step = max(RESAMPLED_AT_ONCE // max(columns, 1), 1)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 

@@ -1,4 +1,4 @@
-"""What a ranking is worth: metrics of lists of products, all shoppers at once, and the ranking itself.
+"""Ranking metrics, for all shoppers at once, and the ranking itself.
 
 A ranking is (shoppers, k) columns of the catalogue, best first, -1 where a shopper's list is shorter. The metrics
 that judge it by what was bought take `hit`, (shoppers, k) bool, and `relevant`, (shoppers,) the number of targets.

@@ -1,4 +1,4 @@
-"""Numbers to beat: popularity, what the shopper bought most, item neighbours, EASE, EASE blended, product text.
+"""The baselines: popularity, personal frequency, item-kNN, EASE, a blend with EASE, text profile.
 
 Every method is a function of a `Split` that returns one score for each shopper and product, (shoppers, products)
 float32, bigger is better. None of them sees anything from after the cut.
@@ -73,7 +73,7 @@ def item_knn(split: Split, neighbours: int = 100) -> np.ndarray:
     """Score a product by its cosine to what the shopper bought, counting only its `neighbours` nearest products."""
     similarity = cosine_similarity(shoppers_by_products(split))
     if neighbours < len(similarity):
-        # Row i is product i as it is scored: its neighbours below the last of the nearest are forgotten.
+        # Row i holds the weights that score product i: all but its nearest neighbours are set to zero.
         weakest = np.partition(similarity, -neighbours, axis=1)[:, -neighbours, None]  # (products, 1)
         similarity[similarity < weakest] = 0
     return (split.counts > 0).astype(np.float32) @ similarity.T

@@ -1,21 +1,21 @@
 """Results on record: figures that the book quotes, each file with the data, the command and the commit that made it."""
 
+import hashlib
 import json
 import os
 import platform
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from recbook import __version__
+from recbook import __version__, freshness
 from recbook.cleaning import schema
+from recbook.storage import whole_file
 
-PACKAGE = Path(__file__).resolve().parents[1]
 ONLINE_RETAIL_SHA256 = (
     "9254c05fc41baebc83d2ce37e0843e7cff7cb6ed3f9defdac9dcc82985a8b741"  # fingerprint of its raw receipts
 )
@@ -46,17 +46,28 @@ def save_results(
     """
     if set(data) != {"name", "sha256", "rows"}:
         raise ValueError(f"`data` must have exactly name, sha256 and rows; it has {sorted(data)}")
-    content = {"name": name, "command": command, "data": data, "commit": commit(), "machine": machine()}
-    content |= {"seconds": round(float(seconds), 1), "rows": rows}
+    content = {"name": name, "command": command, "data": data, "code": code_behind(command), "commit": commit()}
+    content |= {"machine": machine(), "seconds": round(float(seconds), 1), "rows": rows}
     text = json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n"
     path = results_path(name, folder)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{name}-", delete=False, encoding="utf-8"
-    ) as beside:
-        beside.write(text)
-    os.chmod(beside.name, 0o644)
-    os.replace(beside.name, path)
+    with whole_file(path) as file:
+        file.write(text.encode())
     return path
+
+
+def code_behind(command: str) -> str:
+    """The fingerprint of the code that a command runs: a script of benchmarks/ in a checkout, or `recbook score`.
+
+    It changes with the script, with what it imports of the package, and with the modules in the folder of its name.
+    """
+    script = re.match(r"python (benchmarks/\w+\.py)", command)
+    if script is None:
+        return freshness.fingerprint("recbook.system.scoring")
+    path = freshness.PACKAGE.parent / script[1]
+    texts = [part.read_text(encoding="utf-8") for part in (path, *sorted(path.with_suffix("").glob("*.py")))]
+    own = "\0".join(map(freshness.bare, texts))
+    rest = freshness.fingerprint(*(freshness.Source("script", text) for text in texts))
+    return hashlib.sha256(f"{own}\0{rest}".encode()).hexdigest()
 
 
 def results_path(name: str, folder: str | Path | None = None) -> Path:
@@ -87,7 +98,7 @@ def has_results(name: str) -> bool:
 
 def commit() -> str:
     """The commit that the package runs from, "+changes" if the checkout has any; its version where it is installed."""
-    root = PACKAGE.parent
+    root = freshness.PACKAGE.parent
     if not (root / ".git").exists():
         return f"recbook {__version__}"
     try:
@@ -132,11 +143,11 @@ def _file_name(name: str) -> str:
 
 def _checkout_results() -> Path | None:
     """The repository's results/ where the package runs from a checkout (an editable install)."""
-    return PACKAGE.parent / "results" if (PACKAGE.parent / "pyproject.toml").exists() else None
+    return freshness.PACKAGE.parent / "results" if (freshness.PACKAGE.parent / "pyproject.toml").exists() else None
 
 
 def _find_results(name: str) -> Path | None:
-    for folder in (_checkout_results(), PACKAGE / "results"):
+    for folder in (_checkout_results(), freshness.PACKAGE / "results"):
         if folder is not None and (folder / _file_name(name)).is_file():
             return folder / _file_name(name)
     return None

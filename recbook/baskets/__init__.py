@@ -1,6 +1,6 @@
 """Chapter 9: baskets as sentences, and the BasketGPT that completes and predicts them.
 
-Read `log` (who bought what and when, as arrays; prediction points), `catalogue` (what is typed at a counter, as columns),
-`shopper_features` and `item_features` (what is counted), `batches` (a log as the network reads it), `network`, and
-`model`, which fits and recommends.
+Read `log` (the interaction log as arrays; prediction points), `catalogue` (products and histories as people type them),
+`features` (of user, item and user-item, at a prediction point), `shop_features` (all that is counted, as of any day),
+`batches` (windows of tokens, and the loss), `network`, and `model`, which fits and recommends.
 """

@@ -1,4 +1,4 @@
-"""What people type at a counter, as columns of the catalogue: baskets of codes or names, with dates or without."""
+"""The catalogue: products by code or description, and histories as people type them, with dates or without."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -31,7 +31,7 @@ class Catalogue:
         self.texts = np.array(list(self.products.values()), dtype=object)
         self.column = {code: column for column, code in enumerate(self.codes.tolist())}
         named = pd.Series(np.arange(len(self.codes)), index=[_plain(text) for text in self.texts])
-        self.named = named[~named.index.duplicated(keep=False)].to_dict()  # a name that two products share is none
+        self.named = named[~named.index.duplicated(keep=False)].to_dict()  # a name that two products share is no key
 
     def columns(self, products: Iterable[str]) -> np.ndarray:
         """Columns of products given by code or description, distinct; ValueError names those that are neither."""
@@ -66,13 +66,13 @@ class Catalogue:
             )
         pairs = [basket if isinstance(basket, BasketEntry) else _dated(basket) for basket in history]
         typed = [str(product) for pair in pairs if not isinstance(pair, BasketEntry) for product in pair[1]]
-        self.columns(typed)  # so that an error names all that is unknown, not the first basket's
+        self.columns(typed)  # so that an error names every unknown product, not only the first basket's
         return [
             pair if isinstance(pair, BasketEntry) else BasketEntry(pair[0], self.columns(pair[1])) for pair in pairs
         ]
 
     def dated(self, history: History, day: float, origin: pd.Timestamp, gap: float) -> list[tuple[float, np.ndarray]]:
-        """A history with days since `origin`, asked about on `day`; without dates, one basket every `gap` days."""
+        """Baskets as (days since `origin`, columns), to predict on `day`; without dates, one every `gap` days."""
         entries = self.entries(history)
         dates = [entry.date for entry in entries]
         if None in dates and any(dates):
@@ -85,8 +85,8 @@ class Catalogue:
                 "a date is missing: give every basket one or none of them, and a day of asking or no `when`"
             )
         if days != sorted(days) or count and days[-1] > day:
-            asked = origin + pd.Timedelta(days=day)
-            raise ValueError(f"baskets must be oldest first, none later than the day of asking, {asked:%Y-%m-%d}")
+            today = origin + pd.Timedelta(days=day)
+            raise ValueError(f"baskets must be oldest first, none later than the day of asking, {today:%Y-%m-%d}")
         return [(when, entry.items) for when, entry in zip(days, entries, strict=True)]
 
     def bought(self, history: History) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Who bought what and when, as arrays: baskets in a row, shopper after shopper, and questions about them.
+"""The interaction log: who bought what and when, as arrays, basket after basket and shopper after shopper.
 
-A question is a stretch of one shopper's baskets and a moment: "having seen these, on that day, what comes next?" The
-baskets of a log and those that somebody types in at a counter are asked about in the same way.
+A prediction point is a run of one shopper's baskets and a day: given these baskets, on that day, what comes next? It
+may stand in a log of receipts or in a history that somebody types in: both are predicted in the same way.
 """
 
 from collections.abc import Sequence
@@ -37,22 +37,24 @@ class InteractionLog:
 
 
 class PredictionPoints(NamedTuple):
-    """What is known: baskets `first` to before `end`, on `day`. Three arrays (questions,)."""
+    """What is known at each point: baskets `first` to before `end`, on `day`. Three arrays (points,)."""
 
     first: np.ndarray
     end: np.ndarray
     day: np.ndarray
 
     def take(self, rows: np.ndarray) -> "PredictionPoints":
-        """These questions only."""
+        """These points only."""
         return PredictionPoints(*(column[rows] for column in self))
 
 
 def interaction_log(
     receipts: pd.DataFrame, codes: np.ndarray, origin: pd.Timestamp | None = None
 ) -> tuple[InteractionLog, np.ndarray]:
-    """The log of clean receipts, and whose each basket is, (baskets,) int64. Products outside sorted `codes` are left
-    out; `origin` is the first receipt's midnight if not given."""
+    """The log of clean receipts, and the customer of each basket, (baskets,) int64.
+
+    Products outside sorted `codes` are left out. `origin` is the first receipt's midnight if not given.
+    """
     receipts = receipts[receipts["code"].isin(codes)]
     origin = receipts["date"].min().normalize() if origin is None else origin
     basket = ["customer", "invoice"]  # an invoice number may come again for another customer
@@ -98,7 +100,7 @@ def _first(owner: np.ndarray) -> np.ndarray:
 
 
 def prediction_points(log: InteractionLog, ahead: float, seed: int) -> PredictionPoints:
-    """For every basket the question that it answers: what came before, asked up to `ahead` days before it."""
+    """A prediction point for every basket: the baskets before it, on a random day up to `ahead` days before it."""
     basket = np.arange(len(log.days))
     previous = np.where(basket > log.first, log.days[basket - 1], -np.inf)
     earliest = np.maximum(previous, log.days - ahead)
@@ -107,17 +109,17 @@ def prediction_points(log: InteractionLog, ahead: float, seed: int) -> Predictio
 
 
 def log_windows(log: InteractionLog, context: int) -> list[tuple[int, int, int]]:
-    """Stretches of at most `context` tokens that cover the log: (first token, end, first token that is asked about).
+    """Windows of at most `context` tokens that cover the log: (first token, end, first token to be predicted).
 
     The tokens of a log are, for each basket, an opening one and its products. A shopper with more tokens than fit has
-    windows that overlap by half, so that what is asked about has at least half a window before it.
+    windows that overlap by half, so that what is predicted has at least half a window before it.
     """
     opening = log.starts[:-1] + np.arange(len(log.days))  # where each basket's opening token stands
     shoppers = np.unique(log.first)
     begins = np.append(opening[shoppers], log.starts[-1] + len(log.days))
-    cut = []
+    windows = []
     for begin, end in zip(begins[:-1].tolist(), begins[1:].tolist(), strict=True):
-        cut.append((begin, min(begin + context, end), begin))
+        windows.append((begin, min(begin + context, end), begin))
         for start in range(begin + context // 2, end - (context - context // 2), context // 2):
-            cut.append((start, min(start + context, end), start + context - context // 2))
-    return cut
+            windows.append((start, min(start + context, end), start + context - context // 2))
+    return windows

@@ -1,4 +1,4 @@
-"""What every chapter's page shares: its opening, its picture of the whole system, its figures' style, shown source."""
+"""What all chapters' pages share: the opening, the picture of the whole system, the figures' style, shown source."""
 
 import inspect
 from importlib.metadata import metadata
@@ -29,7 +29,7 @@ def repository() -> str:
 
 
 def opening(chapter: str) -> None:
-    """Show what stands at a chapter's head: the way into Colab, the cost as last measured, the system with it lit."""
+    """Show a chapter's head: the link to Colab, the cost as last measured, the map of the system."""
     owner_and_name = repository().removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{owner_and_name}/blob/main/book/{chapter}.ipynb"
     style()
@@ -38,7 +38,7 @@ def opening(chapter: str) -> None:
 
 
 def cost(chapter: str) -> str:
-    """One phrase on time and memory of a whole run on two CPU cores, from results/chapters.json."""
+    """Time and memory of a whole run on two CPU cores, as a phrase, from results/chapters.json."""
     rows = load_results("chapters")["rows"] if has_results("chapters") else []
     figures = {row["metric"]: row["value"] for row in rows if row["chapter"] == chapter}
     if not figures:
@@ -47,7 +47,7 @@ def cost(chapter: str) -> str:
 
 
 def system_map(chapter: str) -> str:
-    """The system as a row of stages in HTML, the stage that `chapter` teaches lit; it wraps on a narrow screen."""
+    """The system as a row of stages in HTML, with the stage that `chapter` teaches highlighted; wraps when narrow."""
     lit = "border:2px solid #b3541e;background:#fdf0e6;color:#3d1c08;font-weight:600"
     dim = "border:1px solid #b8b8b8;background:transparent"
     boxes = []
@@ -64,7 +64,7 @@ def system_map(chapter: str) -> str:
 
 
 def style() -> None:
-    """Set how figures and tables look: readable at the width of the page, in grey-scale too; descriptions whole."""
+    """Set the style of figures and tables: readable at the page's width and in grey-scale, descriptions not cut off."""
     import matplotlib.pyplot as plt
     import pandas as pd
 

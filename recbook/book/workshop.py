@@ -1,4 +1,4 @@
-"""What a chapter needs from earlier ones: load the artifact if it is there and fits, build it if not, and say so.
+"""What a chapter needs from earlier ones: load the artifact if it is there and up to date, else build it, and say so.
 
 `RECBOOK_DATA` names the receipts (unset: the embedded shop; a path; or `online-retail`), `RECBOOK_HOME` the folder that
 keeps artifacts (unset: the user's cache), `RECBOOK_SCALE` the size of the language model: `laptop` (unset), `colab` or
@@ -52,7 +52,7 @@ def raw_receipts() -> pd.DataFrame:
 
 
 def cleaned() -> rc.Cleaned:
-    """The receipts that the chapters run on, cleaned: `.receipts`, `.removed`, `.audit`. Kept until they are others."""
+    """The receipts that the chapters run on, cleaned: `.receipts`, `.removed`, `.audit`. Cached in memory."""
     return _cleaned(data_name(), _date_format(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE)
 
 
@@ -93,7 +93,7 @@ def embeddings(model: str = PACKAGED_MODEL) -> tuple[np.ndarray, np.ndarray]:
 
 # --- The language model of Part II -------------------------------------------------------------------------------
 
-TEXT_TOKENS = 2048  # tokens at most that are learned from the shop's text
+TEXT_TOKENS = 2048  # text tokens of the vocabulary, at most
 # How the language model is trained at each scale: a minute on two cores, minutes on one T4, on one large GPU.
 GPT_TRAINING = {
     "laptop": dict(steps=400, batch=32, warmup=40, evaluate_every=40, save_every=100),
@@ -108,31 +108,21 @@ WITH_MUON = {
     "full": dict(learning_rate=0.003, matrix_learning_rate=0.02),
 }
 WITHOUT_MUON = {"laptop": 3e-3, "colab": 1e-3, "full": 6e-4}
-CARDS = 5  # times that the model reads each card: a product has one card, and stands in hundreds of baskets
-ANSWER_POSITIONS = 256  # positions that a request, what was found for it, and the answer may take
-ASSISTANT_BASE = dict(
-    steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250
-)  # at laptop scale; others as above
-ASSISTANT_LISTS, ASSISTANT_SAYINGS, ASSISTANT_CARDS = (
-    12_000,
-    1500,
-    3,
-)  # how many of each, or how often, the narrator reads
-GOODS_COUNTED = (
-    900  # products that the last two lines are for: a larger catalogue takes more lists and steps, in proportion
-)
-HELD_OUT = 0.2  # share of the goods that the narrator is not taught to answer about
-NARRATOR_BASE = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250)  # at laptop scale
-NARRATOR_PROMPTS, NARRATOR_SENTENCES, NARRATOR_CARDS = (
-    9000,
-    12_000,
-    2,
-)  # how many of each, or how often, the storyteller reads
-SOME_BLOCKS = 128  # windows of the validation text that are looked at while training goes on
+CARDS = 5  # repeats of each product card: a product has one card, and stands in hundreds of baskets
+ANSWER_POSITIONS = 256  # positions for a request, the products found for it, and the answer
+# The bases of Parts III and IV: how they train at laptop scale (the larger scales as above); how many copy-task lists
+# or prompts, and answer fragments or single sentences, their corpora have; how often those repeat each product card.
+ASSISTANT_BASE = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250)
+ASSISTANT_LISTS, ASSISTANT_FRAGMENTS, ASSISTANT_CARDS = 12_000, 1500, 3
+NARRATOR_BASE = dict(steps=750, batch=8, warmup=40, evaluate_every=250, save_every=250)
+NARRATOR_PROMPTS, NARRATOR_SENTENCES, NARRATOR_CARDS = 9000, 12_000, 2
+REFERENCE_GOODS = 900  # catalogue size of these figures: lists, prompts and steps grow in proportion to a larger one
+HELD_OUT = 0.2  # share of the products, and of the shoppers, that are held out from instructions and narratives
+WATCHED_WINDOWS = 128  # windows of the validation text that are evaluated during training
 
 
 def model_scale() -> str:
-    """The scale that RECBOOK_SCALE names; ValueError if there is none of that name."""
+    """The scale that RECBOOK_SCALE names; ValueError for an unknown one."""
     name = os.environ.get("RECBOOK_SCALE") or "laptop"
     if name not in GPT_TRAINING:
         raise ValueError(f"RECBOOK_SCALE is {name!r}; the scales are {', '.join(GPT_TRAINING)}")
@@ -140,7 +130,7 @@ def model_scale() -> str:
 
 
 def known_receipts() -> pd.DataFrame:
-    """The cleaned receipts before the cut: all that a model may learn from."""
+    """The cleaned receipts before the cut: the training data of every model."""
     receipts = cleaned().receipts
     return receipts[receipts["date"] < evaluation.default_cut(receipts)]
 
@@ -169,10 +159,9 @@ def vocabulary():
 
 
 def token_files() -> tuple[np.ndarray, np.ndarray]:
-    """What the language model reads, as memory-mapped ids: to learn from, (tokens,), and to be judged on, (tokens,).
+    """The language model's corpus as memory-mapped ids: training and validation text, (tokens,) each.
 
-    To learn from: cards (several times), baskets and narratives of the receipts before the cut. To be judged on: the
-    baskets after it.
+    Training: cards (repeated), baskets and narratives of the receipts before the cut. Validation: the baskets after it.
     """
     from recbook.tokens import documents
     from recbook.tokens.files import read_tokens, write_tokens
@@ -199,9 +188,9 @@ def token_files() -> tuple[np.ndarray, np.ndarray]:
 
 
 def language_model():
-    """The GPT of the shop's scale, trained on its documents, in evaluation mode, and its metrics as it learned.
+    """The GPT of the current scale, trained on the shop's documents, in evaluation mode, and its training metrics.
 
-    Killed while it learns, it goes on where it was the next time. On the GPU where there is one.
+    Training that was killed resumes from its last checkpoint. It runs on the GPU where there is one.
     """
     from recbook.gpt.config import GPT_PRESETS, GPTConfig
 
@@ -210,34 +199,37 @@ def language_model():
 
 
 def assistant_base():
-    """The base that Part III teaches to answer: a GPT that has read `primer` too, and its metrics, kept alike.
+    """The base that Part III teaches to answer: a GPT pre-trained on `lora.pretraining` too; its metrics.
 
-    It has no validation text of its own: its metrics tell the loss on what it learned from.
+    It has no validation text: its metrics are losses on the training text. Cached like `language_model`.
     """
-    return _primed("assistant base", _assistant_reading(), ASSISTANT_BASE)
+    return _pretrained("assistant base", _assistant_corpus(), ASSISTANT_BASE)
 
 
-def _primed(name: str, reading: np.ndarray, plan: dict):
-    """A GPT with room for an answer, trained on that text; at laptop scale by the plan, longer for more goods."""
+def _pretrained(name: str, corpus: np.ndarray, plan: dict):
+    """A GPT with room for an answer, trained on the corpus; at laptop scale by the plan, longer for more products."""
     from recbook.gpt.config import GPT_PRESETS, GPTConfig
 
     sizes, how = dict(GPT_PRESETS[model_scale()]), GPT_TRAINING[model_scale()]
     sizes["context"] = max(ANSWER_POSITIONS, sizes["context"])
     if model_scale() == "laptop":
-        how = plan | {"steps": plan["steps"] * _times_larger(goods())}
-    return _trained(name, (reading,) * 2, GPTConfig(len(vocabulary()), **sizes), how)
+        how = plan | {"steps": plan["steps"] * _catalogue_scale(goods())}
+    return _trained(name, (corpus,) * 2, GPTConfig(len(vocabulary()), **sizes), how)
 
 
-def _assistant_reading() -> np.ndarray:
-    """What the base of the assistant reads, (tokens,): cards, narratives, lists said again, sayings about goods to learn from."""
+def _assistant_corpus() -> np.ndarray:
+    """The assistant's pre-training corpus, (tokens,): cards, narratives, copy-task lists, fragments of answers.
+
+    The lists name all products; the fragments are not about those that are held out.
+    """
     from recbook.lora import instructions, pretraining
     from recbook.tokens import documents
     from recbook.tokens.files import read_tokens, write_tokens
 
     known, names, table = known_receipts(), vocabulary(), goods()
     learned, _ = instructions.split_goods(table, HELD_OUT, SEED)
-    lists = ASSISTANT_LISTS * _times_larger(table)
-    numbers = [ASSISTANT_CARDS, lists, ASSISTANT_SAYINGS, HELD_OUT]
+    lists = ASSISTANT_LISTS * _catalogue_scale(table)
+    numbers = [ASSISTANT_CARDS, lists, ASSISTANT_FRAGMENTS, HELD_OUT]
     made_of = {
         "receipts": schema.receipts_fingerprint(known),
         "vocabulary": names.fingerprint,
@@ -248,14 +240,13 @@ def _assistant_reading() -> np.ndarray:
 
     def make(folder):
         kinds = [documents.product_cards] * ASSISTANT_CARDS + [documents.shopper_narratives]
-        read = [document for kind in kinds for document in kind(known, names)]
-        primed = [
+        corpus = [document for kind in kinds for document in kind(known, names)]
+        lists_and_fragments = [
             *pretraining.copy_task_lists(table, lists, SEED),
-            *pretraining.answer_fragments(learned, ASSISTANT_SAYINGS, SEED),
+            *pretraining.answer_fragments(learned, ASSISTANT_FRAGMENTS, SEED),
         ]
-        write_tokens(
-            folder / "assistant.tokens", read + [documents.encode_document(parts, names) for parts in primed], names
-        )
+        corpus += [documents.encode_document(parts, names) for parts in lists_and_fragments]
+        write_tokens(folder / "assistant.tokens", corpus, names)
 
     return artifact(
         "assistant's reading", made_of, make, load=lambda folder: read_tokens(folder / "assistant.tokens", names)
@@ -263,7 +254,7 @@ def _assistant_reading() -> np.ndarray:
 
 
 def fact_store():
-    """What the receipts before the cut tell of shoppers and products: a `FactStore`."""
+    """The `FactStore` of the receipts before the cut."""
     from recbook.narratives.fact_store import FactStore
 
     truth = the_shop().products if embedded() else None
@@ -271,23 +262,23 @@ def fact_store():
 
 
 def narrator_base():
-    """The base that Chapter 14 teaches to explain: a GPT that has read sheets of facts, and its metrics, kept alike.
+    """The base that Chapter 14 teaches to explain: a GPT pre-trained on `narratives.pretraining`; its metrics.
 
-    It has no validation text of its own: its metrics tell the loss on what it learned from.
+    It has no validation text: its metrics are losses on the training text. Cached like `language_model`.
     """
-    return _primed("narrator base", _narrator_reading(), NARRATOR_BASE)
+    return _pretrained("narrator base", _narrator_corpus(), NARRATOR_BASE)
 
 
-def _narrator_reading() -> np.ndarray:
-    """What the base of the narrator reads, (tokens,): cards, sheets of invented facts said again, single sentences.
+def _narrator_corpus() -> np.ndarray:
+    """The narrator's pre-training corpus, (tokens,): cards, copy-task prompts of invented facts, single sentences.
 
-    The sheets name all goods, so that all names are read; no sentence is about those that are held out.
+    The prompts name all products, so that all names are read; no sentence is about those that are held out.
     """
-    from recbook.narratives import pretraining as narrative_pretraining
+    from recbook.narratives import pretraining
     from recbook.narratives.fact_store import split_facts
     from recbook.tokens.files import read_tokens, write_tokens
 
-    known, names, larger = known_receipts(), vocabulary(), _times_larger(goods())
+    known, names, larger = known_receipts(), vocabulary(), _catalogue_scale(goods())
     made_of = {
         "receipts": schema.receipts_fingerprint(known),
         "vocabulary": names.fingerprint,
@@ -297,10 +288,10 @@ def _narrator_reading() -> np.ndarray:
     }
 
     def make(folder):
-        book, numbers = fact_store(), (NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES)
-        learned, _ = split_facts(book, HELD_OUT, SEED)
-        read = narrative_pretraining.pretraining_corpus(known, book, names, numbers, SEED, learned.products)
-        write_tokens(folder / "narrator.tokens", read, names)
+        facts, numbers = fact_store(), (NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES)
+        train, _ = split_facts(facts, HELD_OUT, SEED)
+        corpus = pretraining.pretraining_corpus(known, facts, names, numbers, SEED, train.products)
+        write_tokens(folder / "narrator.tokens", corpus, names)
 
     def load(folder):
         return read_tokens(folder / "narrator.tokens", names)
@@ -308,12 +299,12 @@ def _narrator_reading() -> np.ndarray:
     return artifact("narrator's reading", made_of, make, load)
 
 
-def _times_larger(table: pd.DataFrame) -> int:
-    return max(1, round(len(table) / GOODS_COUNTED))
+def _catalogue_scale(table: pd.DataFrame) -> int:
+    return max(1, round(len(table) / REFERENCE_GOODS))
 
 
 def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict):
-    """A GPT trained on the first of two token streams and looked at on the second, and its metrics: kept."""
+    """A GPT trained on the first of two token streams and validated on the second, and its metrics; an artifact."""
     import torch
     from filelock import FileLock
 
@@ -339,7 +330,7 @@ def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict)
     def make(folder):
         model = GPT(config, seed=SEED).to(device)
         data = TokenWindows(learn, config.context)
-        some = TokenWindows(judge[: SOME_BLOCKS * config.context + 1], config.context)
+        some = TokenWindows(judge[: WATCHED_WINDOWS * config.context + 1], config.context)
         metrics = train(model, data, settings, run, validate=lambda m: validation_loss(m, some))
         checkpoints.save_gpt(model, folder)
         (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -348,21 +339,21 @@ def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict)
         return checkpoints.load_gpt(folder).to(device).eval(), json.loads((folder / "metrics.json").read_text())
 
     home().mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{run}.lock"):  # a second chapter that needs the model waits for it, and loads it
+    with FileLock(f"{run}.lock"):  # a second process that needs the model waits, and loads it
         kept = artifact(name, made_of, make, load)
-        shutil.rmtree(run, ignore_errors=True)  # only now: what is kept is whole
+        shutil.rmtree(run, ignore_errors=True)  # only now: the artifact is complete
     return kept
 
 
 def goods() -> pd.DataFrame:
-    """What can be asked for, `instructions.goods_table`: of the embedded shop by the truth, of others by the descriptions."""
+    """The products as `instructions.goods_table`: the embedded shop's by the truth, others' by their descriptions."""
     from recbook.lora import instructions
 
     return instructions.goods_table(known_receipts(), the_shop().products if embedded() else None)
 
 
 def basket_gpt(split: evaluation.Split | None = None):
-    """The `BasketGPT` of a split: of receipts before its cut, products that enough had. The default cut's."""
+    """The `BasketGPT` of a split (by default the default cut's): fitted on the receipts before the cut."""
     from recbook.baskets.model import BasketGPT
     from recbook.baskets.network import BasketGPTConfig
 
@@ -385,9 +376,9 @@ def basket_gpt(split: evaluation.Split | None = None):
 
 
 def student(split: evaluation.Split | None = None):
-    """The distilled `BasketGPT` of a split, a quarter of its teacher's size or less. The default cut's.
+    """The distilled `BasketGPT` of a split (by default the default cut's), at most a quarter of its teacher's size.
 
-    The teacher is the blend of trees and `basket_gpt`; it labels histories that are cut short, as of the cut.
+    The teacher is the blend of LambdaRank and `basket_gpt`; it labels histories without their last baskets.
     """
     from recbook.baskets.model import BasketGPT
     from recbook.distillation.student import STUDENT_CONFIG
@@ -423,7 +414,7 @@ def recommender():
         "encoder": WEIGHTS_SHA256,
         "code": fingerprint("recbook.system.recommender"),
     }
-    made_of["settings"] = settings.numbers()
+    made_of["settings"] = settings.to_dict()
 
     def make(folder):
         Recommender.build(raw_receipts(), settings, product_code).save(folder / "shop")

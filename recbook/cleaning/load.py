@@ -1,14 +1,12 @@
 """Raw receipts from any source that readers have: a CSV, an Excel workbook, parquet, gzip, zip, or a download by name.
 
 What a file holds is decided by its first bytes, and must agree with its name. Everything comes out as one frame, the
-raw receipts that `recbook.columns` describes: a row a line of the file, numbered from 0.
+raw receipts that `recbook.cleaning.schema` describes: one row per line of the file, numbered from 0.
 """
 
 import gzip
 import importlib.util
 import io
-import os
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -18,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from recbook.cleaning.schema import ReceiptsError, check_receipts, receipts_fingerprint, rename_columns
+from recbook.storage import home, whole_path
 
 FILE_SIGNATURES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "parquet", b"\xd0\xcf\x11\xe0": "xls"}
 SUFFIXES = {".gz": "gzip", ".xlsx": "zip", ".zip": "zip", ".parquet": "parquet"}  # what a file's name says it holds
@@ -30,12 +29,12 @@ ONLINE_RETAIL_DIGEST = "eee499b25a07911439f28bcc3a51ca1123c0706cef5c5d5022039edb
 
 
 def load_receipts(source: str | Path, date_format: str | None = None) -> pd.DataFrame:
-    """Raw receipts from a file, or from the name `online-retail`: the eight `COLUMNS`, typed as `check` says.
+    """Raw receipts from a file, or by the name `online-retail`: the eight `RAW_COLUMNS`, checked by `check_receipts`.
 
     Reads CSV (UTF-8 or latin-1), xlsx (all its sheets), parquet, and a gzip or a one-file zip of those. Dates are ISO,
     Excel's, or with slashes or dots: month/day or day/month, whichever fits every row; where both do, `date_format`
-    must say. Only what is empty is missing: a product named `None` and the country `NA` are what they say.
-    What a download is verified by stands in `download`.
+    must say. Only empty fields are missing: `None` may be a product's name, and `NA` is a country code. `download` says
+    how a download is verified.
 
     Raises `FileNotFoundError` for a missing path and `ReceiptsError` for everything that is not receipts.
     """
@@ -150,9 +149,8 @@ def download() -> pd.DataFrame:
     measured on Kaggle's copy of the log; should UCI's workbook differ from that in a single value, the download is
     refused, and the message says how to go on with it. The verified receipts are kept as parquet.
     """
-    import pooch
 
-    folder = Path(os.environ.get("RECBOOK_HOME") or pooch.os_cache("recbook"))
+    folder = home()
     kept = folder / "online_retail.parquet"
     if kept.exists():
         raw = check_receipts(parse(kept.read_bytes(), str(kept)), name=str(kept))
@@ -160,20 +158,9 @@ def download() -> pd.DataFrame:
             return raw
         raise ReceiptsError(f"{kept} is not the log that was kept there. Delete it, and it will be downloaded again.")
     raw = _fetched(folder)
-    _keep(raw, kept)
-    return raw
-
-
-def _keep(raw: pd.DataFrame, kept: Path) -> None:
-    """Write beside the place and rename into it, so that half a file is never there, nor anything else left over."""
-    handle, name = tempfile.mkstemp(dir=kept.parent, suffix=".part")
-    os.close(handle)  # an open file cannot be renamed on Windows
-    beside = Path(name)
-    try:
+    with whole_path(kept) as beside:
         raw.to_parquet(beside)
-        beside.replace(kept)
-    finally:
-        beside.unlink(missing_ok=True)
+    return raw
 
 
 def _fetched(folder: Path) -> pd.DataFrame:
@@ -182,7 +169,8 @@ def _fetched(folder: Path) -> pd.DataFrame:
     absent = [library for library in ("openpyxl", "pyarrow") if importlib.util.find_spec(library) is None]
     if absent:  # said before the download, not after it
         raise ReceiptsError(
-            f"reading and keeping online-retail takes libraries that are not installed ({', '.join(absent)}). {INSTALL_RECEIPTS}"
+            f"reading and keeping online-retail takes libraries that are not installed ({', '.join(absent)}). "
+            f"{INSTALL_RECEIPTS}"
         )
     print(f"downloading {ONLINE_RETAIL_URL} to {folder}; reading the workbook takes a minute or two, once")
     pooch.get_logger().setLevel("WARNING")
@@ -196,8 +184,8 @@ def _fetched(folder: Path) -> pd.DataFrame:
     digest = content_digest(raw)
     if digest != ONLINE_RETAIL_DIGEST:
         raise ReceiptsError(
-            f"{ONLINE_RETAIL_URL} is not the log that the book was measured on: {len(raw):,} rows with content {digest}, "
-            f"not {ONLINE_RETAIL_DIGEST}. To use it all the same, load the path {unverified}."
+            f"{ONLINE_RETAIL_URL} is not the log that the book was measured on: {len(raw):,} rows with content "
+            f"{digest}, not {ONLINE_RETAIL_DIGEST}. To use it all the same, load the path {unverified}."
         )
     unverified.unlink()
     return raw

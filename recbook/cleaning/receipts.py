@@ -40,10 +40,11 @@ class Cleaned(NamedTuple):
 def clean(raw: pd.DataFrame, product_code: str = PRODUCT_CODE) -> Cleaned:
     """Clean receipts from raw ones, by `rules`, and account for every row.
 
-    `receipts` has `invoice`, `code`, `description` (one a code: the most frequent), `quantity` (units), `date`, `price`
-    (pounds a unit), `customer`, `country`, in time order. `removed` has the raw columns and `rule`. Both are indexed by
-    the row in the file. `audit` has a row a rule and one for what is kept: `rows` adds up to the file, `share` is of
-    the file, `left` is what goes on to the next rule, `alone` is what the rule would take if it were the first.
+    `receipts` has `invoice`, `code`, `description` (one per code: the most frequent), `quantity` (units), `date`,
+    `price` (pounds per unit), `customer`, `country`, in time order. `removed` has the raw columns and `rule`. Both are
+    indexed by the row in the file. `audit` has one row per rule and one for what is kept: `rows` adds up to the file,
+    `share` is of the file, `left` is what goes on to the next rule, `alone` is what the rule would take if it were the
+    first.
 
     Raises `ReceiptsError` if `raw` is not receipts or if nothing is left. Shops with other codes than five digits and a
     letter say how theirs look with `product_code`, a regular expression. Codes are written in capitals.
@@ -93,9 +94,9 @@ def match_cancellations(raw: pd.DataFrame) -> pd.DataFrame:
     """Pairs of row numbers, `cancellation` and the `sale` that it undoes.
 
     A line of a C-invoice undoes the latest earlier sale, not yet undone, of the same customer, product and quantity.
-    What has no such sale undoes nothing: a return of a part (the shopper still bought the product), or of a sale from
-    before the file begins. Matching is that of brackets: within a customer, product and quantity a sale opens, a
-    cancellation closes, and what closes at a depth belongs to what last opened there.
+    A cancellation without such a sale undoes nothing: it returns a part (the shopper still bought the product), or a
+    sale from before the file begins. Sales and cancellations match as brackets do: within a customer, product and
+    quantity a sale opens, a cancellation closes, and a cancellation belongs to the last sale that opened at its depth.
     """
     undoes = _cancellation(raw)
     events = raw[raw["CustomerID"].notna() & ((raw["Quantity"] < 0) == undoes) & (raw["Quantity"] != 0)]
@@ -119,7 +120,7 @@ def _at(rows: pd.DataFrame, labels: pd.Series) -> pd.Series:
 
 
 def _finished(kept: pd.DataFrame) -> pd.DataFrame:
-    """Kept raw rows under the names and types of clean receipts, in time order, with one description a code."""
+    """Kept raw rows under the names and types of clean receipts, in time order, with one description per code."""
     receipts = kept.rename(columns=CLEAN_NAMES).sort_values("date", kind="stable")
     receipts["code"] = receipts["code"].str.upper()  # some tills write 85123a for 85123A
     receipts["customer"] = receipts["customer"].astype("int64")
@@ -137,7 +138,7 @@ def _most_frequent(codes: pd.Series, texts: pd.Series) -> pd.Series:
 
 
 def baskets(receipts: pd.DataFrame) -> pd.DataFrame:
-    """One row an invoice, in time order: `invoice`, `customer`, `date`, `country`, `codes`, `total` (pounds).
+    """One row per invoice, in time order: `invoice`, `customer`, `date`, `country`, `codes`, `total` (pounds).
 
     `codes` are the distinct products in the order of the receipt. An invoice counts at the time of its first line.
     """
@@ -152,9 +153,9 @@ def baskets(receipts: pd.DataFrame) -> pd.DataFrame:
 
 
 def catalogue(receipts: pd.DataFrame) -> pd.DataFrame:
-    """One row a product, indexed by `code`, sorted: `description`, `price`, `invoices`, `customers`, `units`, dates.
+    """One row per product, indexed by `code`, sorted: `description`, `price`, `invoices`, `customers`, `units`, dates.
 
-    `price` is the median of the last 20 lines, in pounds: what the product costs now, whatever one typing error says.
+    `price` is the median of the last 20 lines, in pounds: what it costs now; one typing error does not move it.
     """
     lines = receipts.sort_values("date", kind="stable")
     groups = lines.groupby("code", sort=True)

@@ -1,7 +1,7 @@
 """The eight columns of raw receipts: their names, their types, and what is refused.
 
-The frame that comes out of `check_receipts` is the one shape of raw receipts that everything else relies on. What does not fit
-is refused with one `ReceiptsError` that names the column, the first bad rows and the remedy; nothing is guessed.
+Everything else relies on the frame that `check_receipts` returns. What does not fit is refused with one `ReceiptsError`
+that names the column, the first bad rows and the remedy; nothing is guessed.
 """
 
 import difflib
@@ -53,7 +53,7 @@ def check_receipts(frame: pd.DataFrame, date_format: str | None = None, name: st
     """The frame as raw receipts, or a `ReceiptsError` that names the column, the first bad rows and the remedy.
 
     InvoiceNo, StockCode, Description, Country: text. Quantity: int64, units. InvoiceDate: datetime64. UnitPrice:
-    float64, pounds a unit. CustomerID: Int64. Only Description, CustomerID and Country may be missing. Rows are
+    float64, pounds per unit. CustomerID: Int64. Only Description, CustomerID and Country may be missing. Rows are
     numbered from 0.
     """
     raw = rename_columns(frame, name).reset_index(drop=True)
@@ -118,15 +118,15 @@ def _dates(column: pd.Series, date_format: str | None, name: str) -> pd.Series:
         codes, distinct = pd.factorize(column)
         texts = pd.Series(distinct, dtype=object).astype(str)
         first = pd.Series(np.unique(codes, return_index=True)[1])  # the row where each text first stands
-        read = _told(texts, date_format, name) if date_format else _guess(texts, column, first, name)
+        read = _in_format(texts, date_format, name) if date_format else _guess(texts, column, first, name)
         dates = pd.Series(read.to_numpy()[codes], index=column.index, name=column.name)
-    said = f"load(…, date_format='%d %b %Y %H:%M') {DATE_FORMAT_OPTION}"
-    remedy = f"Write dates as 2010-12-01 08:26, or say how they are written, such as {said}."
+    option = f"load_receipts(…, date_format='%d %b %Y %H:%M') {DATE_FORMAT_OPTION}"
+    remedy = f"Write dates as 2010-12-01 08:26, or say how they are written, such as {option}."
     _refuse(column, dates.isna(), "is not a possible date", remedy, name)
     return dates
 
 
-def _told(texts: pd.Series, date_format: str, name: str) -> pd.Series:
+def _in_format(texts: pd.Series, date_format: str, name: str) -> pd.Series:
     """Distinct texts as dates in the format that the caller names; one that is no format is a `ReceiptsError`."""
     try:
         return _read(texts, [date_format])
@@ -156,7 +156,7 @@ def _guess(texts: pd.Series, column: pd.Series, first: pd.Series, name: str) -> 
         what = f"every row reads both ways, such as row {row}: {column.iloc[row]!r}"
         forms = ["%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M"]
         either = " or ".join(repr(form if "/" in column.iloc[row] else form.replace("/", ".")) for form in forms)
-        choose = f"Say which: load(…, date_format={either}) {DATE_FORMAT_OPTION}."
+        choose = f"Say which: load_receipts(…, date_format={either}) {DATE_FORMAT_OPTION}."
         raise ReceiptsError(f"{name}: InvoiceDate may be month/day or day/month: {what}. {choose}")
     return dates.where(~slashed, orders[0].reindex(texts.index))
 

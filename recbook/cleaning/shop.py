@@ -3,7 +3,7 @@
 A shopper has a taste (a vector), favourite departments, a budget and a habit of buying again. A basket is drawn product
 by product: some from what the shopper bought before, the rest from the whole catalogue by popularity at that time of
 year, taste, price, and what completes the products already in the basket. Then the receipts get the faults of a real
-log (recbook.mess): no customer, cancellations, duplicates, postage, descriptions that change. `Shop` keeps the truth.
+log (`shop_noise`): no customer, cancellations, duplicates, postage, descriptions that change. `Shop` keeps the truth.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import pandas as pd
 from recbook.cleaning import shop_noise, shop_products
 
 START, END = pd.Timestamp("2010-12-01"), pd.Timestamp("2011-12-09 12:50")
-# Relative numbers of invoices a month, December to December, after the real log (the last month has nine days).
+# Relative numbers of invoices per month, December to December, after the real log (the last month has nine days).
 SALES_BY_MONTH = np.array([1.25, 0.95, 1.0, 1.2, 1.05, 1.3, 1.15, 1.05, 1.0, 1.35, 1.4, 1.75, 1.75])
 SALES_BY_HOUR = np.array([0, 0, 0, 0, 0, 0, 0, 1, 9, 34, 49, 58, 79, 72, 67, 77, 54, 28, 8, 4, 1, 0, 0, 0])
 COUNTRIES = [
@@ -30,7 +30,7 @@ COUNTRIES = [
 ]
 TASTE = 10  # dimensions of the hidden taste
 MEMORY = 90.0  # days after which a purchase weighs 1/e in what is bought again
-LINES_A_SHOPPER = 116  # a customer of the real log has 124
+LINES_PER_SHOPPER = 116  # a customer of the real log has 124
 GUESTS = 0.335  # lines without a customer, to those with one
 SINGLES = 0.06  # share of visits for one thing only
 GUEST_SIZE = 1.9  # how much larger a basket without a customer is: it is many small orders in one
@@ -42,9 +42,10 @@ class Shop:
     """One simulated shop: what a real shop has (`receipts`), and the truth behind it.
 
     receipts: raw receipts in the eight columns, as `recbook.cleaning.load.load_receipts` returns them.
-    products: the true catalogue, indexed by code: `shop_products.true_catalogue`, and `launched` (date), `quality` (log scale).
-    shoppers: indexed by customer number: country, department (the favourite), budget (pounds a product), loyalty (share
-        of a basket bought again), basket_size (products), invoices (visits intended), joined (date).
+    products: the true catalogue, indexed by code: the columns of `shop_products.true_catalogue`, `launched` (date) and
+        `quality` (log scale).
+    shoppers: indexed by customer number: country, department (the favourite), budget (pounds per product), loyalty
+        (share of a basket bought again), basket_size (products), invoices (visits intended), joined (date).
     affinity: float32 (shoppers, products), how much each shopper likes each product, on a log scale.
     season: float32 (13 months, products), what the time of year adds on the same scale.
     """
@@ -74,7 +75,7 @@ class Shop:
     def respond(
         self, customer: int, slate: list[str], rng: np.random.Generator, when: pd.Timestamp = END
     ) -> pd.DataFrame:
-        """What `customer` does with a slate, one row a product: code, position, chance (of a view if seen), action.
+        """What `customer` does with a slate, one row per product: code, position, chance (of a view if seen), action.
 
         The shopper reads from the top and sees position i with chance 1 / (1 + 0.3 i) (position bias), views what
         appeals, adds about two in five of those and purchases two in three of what is added, more of what appeals more.
@@ -116,8 +117,8 @@ def _launches(n: int, rng: np.random.Generator) -> pd.DatetimeIndex:
 
 
 def _shoppers(lines: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Who comes: where from, what for, how often, and for how much, so that about `lines` lines come together."""
-    n = max(16, round(lines / LINES_A_SHOPPER))
+    """The shoppers: country, department, budget, loyalty and visits, such that they make about `lines` lines in all."""
+    n = max(16, round(lines / LINES_PER_SHOPPER))
     abroad = rng.random(n) < 0.09
     country = np.where(abroad, np.array(COUNTRIES)[1 + (rng.random(n) ** 2 * 8).astype(int)], COUNTRIES[0])
     department = np.array(["homeware", "clothing", "coffee"])[np.searchsorted([0.66, 0.86], rng.random(n))]
@@ -125,7 +126,7 @@ def _shoppers(lines: int, rng: np.random.Generator) -> pd.DataFrame:
     uniform = rng.random(n)
     visits = 1 + np.minimum(60, 4.6 * (uniform ** (-1 / 2.2) - 1)).astype(int)
     size = np.exp(0.6 * rng.standard_normal(n))
-    size *= 0.66 * lines / (size * visits).sum()  # the rest: guests, variation between baskets, and the mess
+    size *= 0.66 * lines / (size * visits).sum()  # the rest: guests, variation between baskets, and the noise
     return pd.DataFrame(
         {
             "country": country,
@@ -207,7 +208,7 @@ def _month(date: pd.Timestamp) -> int:
 
 
 def _sales(products, shoppers, affinity, season, invoices, rng) -> pd.DataFrame:
-    """Draw every basket in time order: one row a line, with `invoice` (its number), `customer` (missing for guests),
+    """Draw every basket in time order: one row per line, with `invoice` (its number), `customer` (missing for guests),
     `country`, `date`, `product` (row number)."""
     completes = _links(products)
     launched = (products["launched"] - START).dt.days.to_numpy()

@@ -62,7 +62,7 @@ def _sold(sales: pd.DataFrame, products: pd.DataFrame, rng: np.random.Generator)
 
 
 def _quantities(price: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Units a line: one of a dear thing, dozens of a cheap one."""
+    """Units per line: one of an expensive thing, dozens of a cheap one."""
     usual = np.array([1, 2, 3, 4, 6, 12, 24, 48])
     want = 90 * rng.random(len(price)) ** 1.5 / (1 + price)
     return usual[np.searchsorted(usual[1:], want)].astype(np.int64)

@@ -68,8 +68,8 @@ def _texts(member: dict, detail: str) -> dict:
     article, noun = kind.rsplit(" of ", 1) if " of " in kind else ("", kind)  # "set" of "party hats"
     adjectives = [colour] + [word for word in (theme, material) if word != "plain" and word not in noun]
     name = " ".join([f"{article} of"] * bool(article) + adjectives + [noun])
-    said = not member["occasion"] or member["occasion"].rstrip("s") in name  # no "Christmas cards, for Christmas"
-    return {"name": name, "description": name if said else f"{name}, for {member['occasion']}"}
+    named = not member["occasion"] or member["occasion"].rstrip("s") in name  # no "Christmas cards, for Christmas"
+    return {"name": name, "description": name if named else f"{name}, for {member['occasion']}"}
 
 
 def _beans(words: dict, rng: np.random.Generator) -> list[dict]:

@@ -1,9 +1,9 @@
-"""A conversation with a shop, as state and turns: what is looked for, up to which price, what is left out.
+"""Dialogue state tracking: what a shopper searches for, up to which price, and what is excluded, turn by turn.
 
-`next_state(state, text)` reads one turn and gives the next state; it needs no recommender and no catalogue, so it can be
-tried by hand. Rules over plain words (`spoken`) find prices, exclusions and relations ("for my mother"); what no rule
-reads is a search. Whoever keeps the conversation asks the recommender with `asked`, `price_max` and `leaving_out`, and
-puts what was shown into `shown`.
+`next_state(state, text)` reads one turn and returns the next state. It needs no recommender and no catalogue, so it can
+be tried by hand. Rules over plain words (`prices`, `patterns`) find prices, exclusions and relations ("for my mother");
+what no rule reads is a search. The caller asks the recommender with `asked`, `price_max` and `leaving_out`, and puts
+the products that it showed into `shown`.
 """
 
 import re
@@ -14,12 +14,12 @@ from typing import NamedTuple
 from recbook.conversation import patterns, prices
 
 RECOMMEND, EXPLAIN, SHOW, HELP, QUIT, NOTHING = "recommend", "explain", "show", "help", "quit", "nothing"
-LONGEST_TURN = 500  # characters of a turn that are read
+LONGEST_TURN = 500  # characters; the rest of a turn is ignored
 NO_LOWER = "I know no lower limit of price; an upper one from before is lifted."
 
 
 class ShownProduct(NamedTuple):
-    """A product as it was shown."""
+    """A product that was shown."""
 
     code: str
     description: str
@@ -28,33 +28,33 @@ class ShownProduct(NamedTuple):
 
 @dataclass(frozen=True)
 class DialogueState:
-    """What a conversation has come to, and what the last turn asks to do (`act`)."""
+    """The state after a turn, and the dialogue act that the turn asks for (`act`)."""
 
-    query: str = ""  # what is looked for
+    query: str = ""  # what is searched for
     whom: str = ""  # "for my mother"
     occasion: str = ""  # "for christmas"
-    price_max: float | None = None  # pounds, itself allowed
+    price_max: float | None = None  # pounds, inclusive
     exclude: tuple[str, ...] = ()  # words, or codes of products
-    left_out: tuple[str, ...] = ()  # codes shown before, since "more" was said
+    left_out: tuple[str, ...] = ()  # codes that were shown before "more"
     shown: tuple[ShownProduct, ...] = ()  # the last list, best first
     act: str = NOTHING  # RECOMMEND, EXPLAIN, SHOW, HELP, QUIT or NOTHING
-    places: tuple[int, ...] = ()  # of `shown`, from 0, that are to be explained, or shown again
-    notes: tuple[str, ...] = ()  # what to tell about the last turn
-    before: "DialogueState | None" = field(default=None, compare=False, repr=False)  # what "undo" goes back to
+    places: tuple[int, ...] = ()  # places in `shown`, from 0, to explain or to show again
+    notes: tuple[str, ...] = ()  # messages about the last turn
+    before: "DialogueState | None" = field(default=None, compare=False, repr=False)  # the state that "undo" restores
 
     @property
     def asked(self) -> str:
-        """What to search for: the query and for whom and what it is; empty if nothing was said."""
+        """The text to search for: the query, for whom and for which occasion; may be empty."""
         return " ".join(part for part in (self.query, self.whom, self.occasion) if part)
 
     @property
     def leaving_out(self) -> list[str]:
-        """Words and codes that must not be recommended."""
+        """Words and codes to exclude from recommendation."""
         return [*self.exclude, *self.left_out]
 
     @property
     def said(self) -> str:
-        """What is understood so far, in words: `"gift" for my mother, up to £4.20, not red`."""
+        """The state in words: `"gift" for my mother, up to £4.20, not red`."""
         parts = [f'"{self.asked}"' if self.asked else "anything"]
         parts += [f"up to £{self.price_max:,.2f}"] if self.price_max is not None else []
         parts += [f"not {word}" for word in self.exclude]
@@ -63,11 +63,11 @@ class DialogueState:
 
 
 def next_state(state: DialogueState, text: str) -> DialogueState:
-    """The next state: `state` with what `text` says, `act` what to do now, `notes` what to tell about it.
+    """The next state: `state` updated by `text`, with `act`, what to do now, and `notes`, messages about it.
 
-    "cheaper" means a penny below the median price of what was shown; "more" leaves out all of it; "not red" excludes,
-    "red after all" takes that back; "for my mother" and "in blue" are added to what is looked for; "the second" shows
-    it again; "undo" takes back the last turn that changed anything; what else is said is looked for.
+    "cheaper" means a penny below the median price of what was shown; "more" leaves out all that was shown; "not red"
+    excludes, "red after all" takes that back; "for my mother" and "in blue" refine the query; "the second" shows it
+    again; "undo" takes back the last turn that changed anything. Everything else is a search.
     """
     after = _turn(replace(state, act=RECOMMEND, places=(), notes=()), " ".join(text[:LONGEST_TURN].split()))
     changed = after.act == RECOMMEND and after.before is state.before  # an undone turn has an earlier one
@@ -75,7 +75,7 @@ def next_state(state: DialogueState, text: str) -> DialogueState:
 
 
 def _turn(state: DialogueState, text: str) -> DialogueState:
-    """A turn that is a command, a question about what was shown, or else wishes."""
+    """Read a turn: a command, a question about what was shown, or else wishes."""
     text = patterns.corrected(text.replace("’", "'"))
     bare = text.rstrip(" .!,;")
     for pattern, act in ((patterns.QUIT_PATTERN, QUIT), (patterns.HELP_PATTERN, HELP)):
@@ -96,7 +96,7 @@ def _turn(state: DialogueState, text: str) -> DialogueState:
 
 
 def _wishes(state: DialogueState, text: str) -> DialogueState:
-    """Read prices, exclusions and what is taken back, each off the text; the rest is looked for."""
+    """Extract prices, exclusions and what is taken back from the text; search for the rest."""
     before = state
     for read in (_prices, _exclusions, _taken_back):
         state, text = read(state, text)
@@ -124,7 +124,7 @@ def _more(state: DialogueState) -> DialogueState:
 
 
 def _undone(state: DialogueState) -> DialogueState:
-    """The state before the last turn that changed anything; what it had shown is asked for again."""
+    """The state before the last turn that changed anything; its products are recommended again."""
     if state.before is None:
         return _note(replace(state, act=NOTHING), "There is no turn to undo.")
     return replace(
@@ -133,7 +133,7 @@ def _undone(state: DialogueState) -> DialogueState:
 
 
 def _about(state: DialogueState, text: str, act: str) -> DialogueState:
-    """Explain or show the products at the places or of the name that is said, or all that were shown."""
+    """Explain or show the products that the text points at by place or name, or all that were shown."""
     there, missing, _ = patterns.places_in(text.strip(" ?"), len(state.shown))
     if missing or not state.shown:
         shown = f"{len(state.shown)} products were shown, no more." if state.shown else "Nothing was shown yet."
@@ -146,7 +146,7 @@ def _about(state: DialogueState, text: str, act: str) -> DialogueState:
 
 
 def _prices(state: DialogueState, text: str) -> tuple[DialogueState, str]:
-    """Read limits of price off the text; the last one holds."""
+    """Extract price limits from the text; the last one holds."""
     said, text = prices.price_limits(text)
     for kind, amount in said:
         if kind == prices.UP_TO:
@@ -166,7 +166,7 @@ def _up_to(state: DialogueState, limit: float) -> DialogueState:
 
 
 def _cheaper(state: DialogueState) -> DialogueState:
-    """A penny below the median of what was shown: half of it or more is left out, but not all for one cheap product."""
+    """A penny below the median of what was shown: excludes half or more of it, but not all for one cheap product."""
     if not state.shown:
         return _note(state, 'Nothing was shown yet to be cheaper than: name a price, such as "under £5".')
     limit = median(product.price for product in state.shown) - prices.PENNY
@@ -177,7 +177,7 @@ def _cheaper(state: DialogueState) -> DialogueState:
 
 
 def _exclusions(state: DialogueState, text: str) -> tuple[DialogueState, str]:
-    """Read "not red", "without ceramic or glass", "not the second", "not for my mother" off the text."""
+    """Extract "not red", "without ceramic or glass", "not the second", "not for my mother" from the text."""
     text = patterns.REFUSED.sub(r"; not \g<what>;", text)
     while found := patterns.WITHOUT_PATTERN.search(text):
         text = f"{text[: found.start()]};{text[found.end() :]}"
@@ -206,7 +206,7 @@ def _once(*things: str) -> tuple[str, ...]:
 
 
 def _taken_back(state: DialogueState, text: str) -> tuple[DialogueState, str]:
-    """Read "red after all", "red is fine", "allow red" off the text, where red was excluded before."""
+    """Extract "red after all", "red is fine", "allow red" from the text, where red was excluded before."""
     for thing in state.exclude:
         word = rf"\b{re.escape(thing)}s?\b"
         back = re.compile(rf"{patterns.ALLOW}*{word}{patterns.ALLOWED}+|^\W*{patterns.ALLOW}+{word}\W*$", re.IGNORECASE)
@@ -220,7 +220,7 @@ def _allowed(state: DialogueState, thing: str) -> DialogueState:
 
 
 def _search(state: DialogueState, text: str) -> DialogueState:
-    """Look for a text, for what is like a product shown, or for the same as before for somebody."""
+    """Search for a text, for products like one that was shown, or for the same query for somebody."""
     if like := patterns.LIKE.fullmatch(text):
         there, *_ = patterns.places_in(like["place"], len(state.shown))
         text, state = (state.shown[there[0]].description, _more(state)) if there else (text, state)
@@ -242,7 +242,7 @@ def _allowing(state: DialogueState, text: str) -> DialogueState:
 
 
 def _related(state: DialogueState, text: str) -> DialogueState:
-    """Add "for my mother" or "for christmas" to what is looked for, each in place of the last one of its sort."""
+    """Add "for my mother" or "for christmas" to the query, each in place of the last one of its sort."""
     for part in patterns.FOR.split(text)[1:]:
         part = f"for {part.strip()}"
         state = replace(state, **{"occasion" if patterns.OCCASION.search(part) else "whom": part})

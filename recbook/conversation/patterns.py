@@ -1,6 +1,6 @@
-"""The plain words with which people ask for less, for more, for something else, or why: patterns for `conversation`.
+"""Patterns over the plain words with which people ask for more, for something else, or why: used by `dialogue`.
 
-All ignore capitals. `AMOUNT` finds a price in figures or words, `PLACE` a place in the list that was shown.
+All ignore capitals. `PLACE` finds a place in the list that was shown; patterns of prices are in `prices`.
 """
 
 import re
@@ -89,22 +89,9 @@ AFTER_THING = re.compile(
     r" time|in it|on it))+$",
     re.IGNORECASE,
 )
-NO_THING = {
-    "the",
-    "a",
-    "one",
-    "ones",
-    "that",
-    "this",
-    "it",
-    "them",
-    "thanks",
-    "thank you",
-    "really",
-    "sure",
-    "idea",
-    "",
-}
+NO_THING = {  # what "not" may stand before without excluding anything
+    "the", "a", "one", "ones", "that", "this", "it", "them", "thanks", "thank you", "really", "sure", "idea", ""
+}  # fmt: skip
 ALLOWED = r"(?:\s+(?:one|ones|after all|too|again|is|are|would be|ok|okay|fine|allowed|good|now|then|back|in)\b)"
 ALLOW = r"(?:\b(?:allow|include|also|maybe|bring back|ok|okay|yes|but|and|well|with|then|the|actually|so)[\s,]+)"
 PLACE = re.compile(
@@ -113,19 +100,7 @@ PLACE = re.compile(
     re.IGNORECASE,
 )
 SPAN = re.compile(rf"\b(first|top|last)\s+({'|'.join(PRICE_WORDS[2:11])}|\d{{1,2}})\b(?:\s+ones?\b)?", re.IGNORECASE)
-SMALL = {
-    "the",
-    "this",
-    "that",
-    "these",
-    "those",
-    "they",
-    "them",
-    "you",
-    "are",
-    "one",
-    "ones",
-}  # words that name no product
+SMALL = {"the", "this", "that", "these", "those", "they", "them", "you", "are", "one", "ones"}  # name no product
 LIKE = re.compile(r"(?:(?:more|something|others?|anything)\s+)*(?:like|similar to)\s+(?P<place>.+)", re.IGNORECASE)
 MORE_OF = re.compile(r"(?:(?:show|give) me )?(?:some )?(?:more|other)\s+(?P<what>.+)", re.IGNORECASE)
 LEAD_IN = re.compile(
@@ -162,16 +137,10 @@ OCCASION = any_of(
     "anniversary", "part(?:y|ies)", "picnics?", "house-?warming", "christening", "mother'?s day", "father'?s day",
     "spring", "summer", "autumn", "winter", "new year", "afternoon tea", "breakfast", "dinner",
 )  # fmt: skip
-SHORT_TURNS = (
-    "quit",
-    "more",
-    "help",
-    "exit",
-    "reset",
-)  # turns that are read although two of their letters changed places
-TYPED = ("cheaper", "expensive", "without")  # words that are read although they are mistyped
-KNOWN = {"inexpensive", "cheapest"}  # near to those, and words of their own
-HELPED = (
+SHORT_TURNS = ("quit", "more", "help", "exit", "reset")  # turns that are recognised with two letters swapped
+TYPED = ("cheaper", "expensive", "without")  # words that are recognised although mistyped
+KNOWN = {"inexpensive", "cheapest"}  # similar to those, but words of their own
+EXAMPLE_TURNS = (
     'what you look for ("a gift for a tea lover") · for my mother · cheaper · under £5 · any price · not red · without '
     "ceramic · red after all · in blue · more · like the second · the second again · how much is the second? · why? · "
     "why the second? · undo · start over · quit"
@@ -179,7 +148,7 @@ HELPED = (
 
 
 def corrected(text: str) -> str:
-    """The text with the words of `TYPED` and the turns of `SHORT_TURNS` put right where mistyped; no other is touched."""
+    """The text with mistyped words of `TYPED` and turns of `SHORT_TURNS` corrected; all others stay."""
     for turn in SHORT_TURNS:
         if text[:1].lower() == turn[0] and sorted(text.lower()) == sorted(turn):
             return turn
@@ -193,7 +162,7 @@ def corrected(text: str) -> str:
 
 
 def places_in(text: str, count: int) -> tuple[list[int], bool, str]:
-    """The places, from 0, that a text names in a list of `count`, whether it names one that is not there, the rest."""
+    """The places, from 0, that a text names in a list of `count`; whether one of them is missing; the rest of it."""
     named: list[int] = []
     for end, number in SPAN.findall(text):
         size = int(number) if number.isdecimal() else PRICE_WORDS.index(number.lower())
@@ -207,13 +176,13 @@ def places_in(text: str, count: int) -> tuple[list[int], bool, str]:
 
 
 def named_in(text: str, descriptions: Sequence[str]) -> list[int]:
-    """The places of the products with all words of a text: every place if it has none that says anything."""
+    """The places of the products with all words of a text; every place if the text has only words of `SMALL`."""
     words = set(re.findall(r"\w{3,}", text.lower())) - SMALL
     return [place for place, name in enumerate(descriptions) if words <= set(re.findall(r"\w+", name.lower()))]
 
 
 def shown_again(text: str, descriptions: Sequence[str]) -> str | None:
-    """What is to be shown again of these products: "the first", "2", "how much is the teapot?"; None if nothing is."""
+    """The words that say what to show again: "the first", "2", "how much is the teapot?"; None if none do."""
     priced = PRICED_AT.fullmatch(text)
     about = (priced or AGAIN_PATTERN.fullmatch(text))["about"].strip()
     there, missing, rest = places_in(about, len(descriptions))
@@ -222,7 +191,7 @@ def shown_again(text: str, descriptions: Sequence[str]) -> str | None:
 
 
 def refined_query(query: str, text: str) -> str | None:
-    """The query with the colour or the material that a text asks for in place of its own; None if it asks for none."""
+    """The query with its colour or material replaced by the one that a text asks for; None if it asks for none."""
     found = REFINE.fullmatch(text)
     if not found or not any(found[group] for group in ("set", "within", "after")):
         return None

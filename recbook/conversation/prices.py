@@ -1,11 +1,11 @@
-"""Prices as people say them: limits in figures or in words, dearer, cheaper; all in pounds.
+"""Price limits as people say them: in figures or in words, dearer, cheaper; all in pounds.
 
-`price_limits` reads them off a text. The patterns ignore capitals; `PRICE_AMOUNT` finds a price in figures or words.
+`price_limits` extracts them from a text. The patterns ignore capitals; `PRICE_AMOUNT` finds one price.
 """
 
 import re
 
-UP_TO, NO_LIMIT, CHEAPER, FOREIGN = "up to", "no limit", "cheaper", "foreign"  # what may be said
+UP_TO, NO_LIMIT, CHEAPER, FOREIGN = "up to", "no limit", "cheaper", "foreign"  # kinds of limit
 PENNY = 0.01  # pounds
 PRICE_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -84,10 +84,10 @@ RULES = (
 
 
 def price_limits(text: str) -> tuple[list[tuple[str, float]], str]:
-    """What a text says of prices, and the text without it: `UP_TO` with its pounds, the others with none.
+    """The price limits in a text, and the text without them: `UP_TO` with its pounds, the other kinds with 0.
 
-    A phrase may hold others, so the longest are read first. What lifts a limit comes first in the list: a limit holds
-    over it ("over £5 but under £10"). A lower limit is a `NO_LIMIT`, and so is the lower end of a range.
+    A phrase may contain others, so the longest are read first. In the list, what lifts a limit comes first, so that a
+    limit overrides it ("over £5 but under £10"). A lower limit is a `NO_LIMIT`, and so is the lower end of a range.
     """
     said = []
     for pattern, kind in RULES:

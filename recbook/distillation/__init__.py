@@ -1,4 +1,5 @@
 """Chapter 16: a small student that learns from what a large teacher recommends.
 
-Read `labels` (what the teacher says, as JSON Lines), then `student` (the loss, the dataset, `distil`).
+Read `labels` (the teacher's labels, as JSON Lines), then `student` (soft targets, the joint loss, the distillation
+dataset, `distil`).
 """

@@ -1,8 +1,8 @@
-"""Labels: what a teacher recommends to histories, kept as JSON Lines, for a student to learn from.
+"""A teacher's labels: what it recommends for histories, as JSON Lines, for a student to learn from.
 
-One line is one question: what somebody had bought by a day, what the teacher recommends then, best first, with its
-scores, and, where it is known, what they bought next. Anything that ranks can be the teacher: trees, a GPT, a blend of
-both, a language model behind an address. A true basket exists for those who came back; a label exists for everybody.
+A line holds what a shopper had bought by a day, what the teacher recommends then, best first, with its scores, and,
+where it is known, what the shopper bought next. Any ranker can be the teacher: trees, a GPT, a blend of both, a
+language model behind an endpoint. A true basket exists for shoppers who came back; a label exists for everybody.
 """
 
 import json
@@ -27,27 +27,27 @@ HISTORY_FIELD, ASKED_FIELD, LISTED_FIELD, SCORES_FIELD, ACTION_FIELD = (
     "user_browsing_history", "asked", "llm_recommendations", "scores", "user_action"
 )  # fmt: skip
 COUNTRY_FIELD, VIEWED_FIELD, ADDED_FIELD = "country", "user_viewed", "user_added"  # may be missing
-RECOMMENDATIONS_KEPT = 50  # recommendations of a label
-CANDIDATES_LABELLED = 400  # candidates that are looked at for them
+RECOMMENDATIONS_KEPT = 50  # recommendations per label
+CANDIDATES_LABELLED = 400  # candidates that the teacher scores for a label
 LABELLED_AT_ONCE = 512  # shoppers that are labelled at once: a few hundred MB
 
 
 @dataclass(frozen=True)
 class Label:
-    """A question and what the teacher answers."""
+    """A request for recommendations and what the teacher recommends."""
 
-    history: list[tuple[pd.Timestamp, list[str]]]  # baskets, oldest first: when, and the codes
-    asked: pd.Timestamp
+    history: list[tuple[pd.Timestamp, list[str]]]  # baskets, oldest first: date and codes
+    asked: pd.Timestamp  # the day of the request
     recommendations: list[str]  # codes, best first
     scores: list[float]  # of the recommendations, never rising
     action: list[str] | None = None  # codes that were bought next; None: not known
     country: str = ""
-    viewed: tuple[str, ...] = ()  # codes; receipts know of none
-    added: tuple[str, ...] = ()  # codes put into a basket and not paid for; receipts know of none
+    viewed: tuple[str, ...] = ()  # codes; receipts have none
+    added: tuple[str, ...] = ()  # codes put into a basket and not paid for; receipts have none
 
     @property
     def shopper(self) -> Shopper:
-        """Who asks, as a ranker takes it."""
+        """The shopper of the request, as rankers take it."""
         return Shopper(self.history, self.asked, self.country)
 
 
@@ -57,9 +57,9 @@ class Label:
 def label_requests(
     ranker: Ranker, shoppers: Iterable[Shopper], candidates: Iterable[Sequence[str]], k: int = RECOMMENDATIONS_KEPT
 ) -> list[Label]:
-    """One label a shopper: the k best of their candidates (codes), as any ranker orders them, one question at a time.
+    """One label per shopper: the k best of their candidates (codes) by any ranker, one request at a time.
 
-    ValueError names a score that is not a number.
+    ValueError if a score is not a finite number.
     """
     made = []
     for shopper, codes in zip(shoppers, candidates, strict=True):
@@ -74,48 +74,48 @@ def label_requests(
 
 def label_snapshot(
     ranker: LambdaRank,
-    signals: CandidateFeatures,
+    features: CandidateFeatures,
     k: int = RECOMMENDATIONS_KEPT,
     dropped: int = 0,
     later: Split | None = None,
 ) -> list[Label]:
-    """A label for everybody with a history at the moment of the signals, many at once, whether or not they came back.
+    """A label for everybody with a history at the features' snapshot, many at once, whether or not they came back.
 
-    `ranker` may have learned at other moments; where it trusts a GPT, the moment must have one. `dropped`: so many of
-    each one's last baskets are left out first, and those who have no more are too: somebody they might have been.
-    `later`: the split of that moment, whose targets become the actions; only with none dropped.
+    `ranker` may have learned at other snapshots; if it reads or adds the GPT's scores, this snapshot must have a GPT.
+    `dropped`: the number of last baskets that are taken off each history first; shoppers who have no more are left out.
+    `later`: the split of that snapshot, whose targets become the actions; only with `dropped` 0, else ValueError.
     """
     if dropped and later is not None:
         raise ValueError("what somebody bought next does not follow on a history that was cut short: leave `later` out")
-    moment, bought, made = signals.moment, _bought(later), []
-    codes = moment.catalogue.codes
-    for who, customers in _askers(moment, dropped):
-        candidates = propose_candidates(signals, who, CANDIDATES_LABELLED)
-        scores = ranker.predict(signals.table(who, candidates, moment.gpt(who)))
+    snapshot, bought, made = features.snapshot, _next_baskets(later), []
+    codes = snapshot.catalogue.codes
+    for requests, customers in _request_blocks(snapshot, dropped):
+        candidates = propose_candidates(features, requests, CANDIDATES_LABELLED)
+        scores = ranker.predict(features.table(requests, candidates, snapshot.gpt(requests)))
         scores = np.where(candidates >= 0, scores, -np.inf)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         listed, scores = (np.take_along_axis(each, order, axis=1) for each in (candidates, scores))
-        for row, history in enumerate(_histories(who.log, codes)):
+        for row, history in enumerate(_histories(requests.log, codes)):
             there, action = listed[row] >= 0, bought.get(int(customers[row]))
             made.append(
-                Label(history, moment.cut, codes[listed[row, there]].tolist(), scores[row, there].tolist(), action)
+                Label(history, snapshot.cut, codes[listed[row, there]].tolist(), scores[row, there].tolist(), action)
             )
     return made
 
 
-def _askers(moment: Snapshot, dropped: int) -> Iterator[tuple[Requests, np.ndarray]]:
-    """Everybody with more than so many baskets, without the last of them, some at a time; and their numbers."""
-    log, day = moment.log, (moment.cut - moment.log.origin) / DAY
+def _request_blocks(snapshot: Snapshot, dropped: int) -> Iterator[tuple[Requests, np.ndarray]]:
+    """Requests, in blocks, of all with more than `dropped` baskets, without the last of them; and the customers."""
+    log, day = snapshot.log, (snapshot.cut - snapshot.log.origin) / DAY
     last = np.append(np.flatnonzero(np.diff(log.first)), len(log.first) - 1)  # each shopper's last basket
     left = np.repeat(last, np.diff(last, prepend=-1)) - np.arange(len(log.first)) >= dropped
     owners = np.unique(log.first[left])
     for begin in range(0, len(owners), LABELLED_AT_ONCE):
         some = owners[begin : begin + LABELLED_AT_ONCE]
-        yield requests_of(log_with_openings(log, left & np.isin(log.first, some), day)), moment.customer[some]
+        yield requests_of(log_with_openings(log, left & np.isin(log.first, some), day)), snapshot.customer[some]
 
 
-def _bought(split: Split | None) -> dict[int, list[str]]:
-    """What each judged shopper bought next."""
+def _next_baskets(split: Split | None) -> dict[int, list[str]]:
+    """What each judged shopper bought next, by customer."""
     if split is None:
         return {}
     rows = range(len(split.shoppers))
@@ -156,10 +156,10 @@ def _line(label: Label) -> dict[str, Any]:
 
 
 def read_labels(path: str | Path, products: Collection[str] | None = None) -> list[Label]:
-    """The labels of a file that `write_labels` made, or somebody else, line after line.
+    """The labels of a file, by `write_labels` or by any other program.
 
-    `products`: all codes that may occur, if they are to be checked. ValueError names the line and field, what is wrong
-    with it, and what to do.
+    `products`: all codes that may occur, if they are to be checked. ValueError names the line and the field, what is
+    wrong with it, and what to do.
     """
     known, made = None if products is None else frozenset(map(str, products)), []
     with Path(path).open(encoding="utf-8") as lines:
@@ -175,18 +175,17 @@ def read_labels(path: str | Path, products: Collection[str] | None = None) -> li
 def _label(line: str, known: frozenset[str] | None) -> Label:
     """The label of one line; ValueError says which field is wrong, how, and what to do."""
     try:
-        told = json.loads(line)
+        fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON ({error}); write one object a line, with nothing around it") from error
-    if not isinstance(told, dict):
-        raise ValueError(f"this is a {type(told).__name__}; write one JSON object a line, in braces")
-    if missing := [name for name in (HISTORY_FIELD, ASKED_FIELD, LISTED_FIELD, SCORES_FIELD) if name not in told]:
-        raise ValueError(
-            f"{missing[0]} is missing; every line needs {HISTORY_FIELD}, {ASKED_FIELD}, {LISTED_FIELD} and {SCORES_FIELD}"
-        )
-    when = _date(told[ASKED_FIELD], ASKED_FIELD)
-    history = _history(told[HISTORY_FIELD], when, known)
-    listed, scores = _codes(told[LISTED_FIELD], LISTED_FIELD, known), _scores(told[SCORES_FIELD])
+    if not isinstance(fields, dict):
+        raise ValueError(f"this is a {type(fields).__name__}; write one JSON object a line, in braces")
+    required = (HISTORY_FIELD, ASKED_FIELD, LISTED_FIELD, SCORES_FIELD)
+    if missing := [name for name in required if name not in fields]:
+        raise ValueError(f"{missing[0]} is missing; every line needs {', '.join(required[:-1])} and {required[-1]}")
+    when = _date(fields[ASKED_FIELD], ASKED_FIELD)
+    history = _history(fields[HISTORY_FIELD], when, known)
+    listed, scores = _codes(fields[LISTED_FIELD], LISTED_FIELD, known), _scores(fields[SCORES_FIELD])
     if not listed or len(listed) != len(scores):
         raise ValueError(
             f"{LISTED_FIELD} holds {len(listed)} and {SCORES_FIELD} {len(scores)}: give one or more, and as many"
@@ -194,9 +193,9 @@ def _label(line: str, known: frozenset[str] | None) -> Label:
     if len(set(listed)) < len(listed):
         again = next(code for place, code in enumerate(listed) if code in listed[:place])
         raise ValueError(f"{LISTED_FIELD} names {again!r} twice; keep its first place alone")
-    action = None if told.get(ACTION_FIELD) is None else _codes(told[ACTION_FIELD], ACTION_FIELD, known)
-    more = [tuple(_codes(told.get(name, []), name, known)) for name in (VIEWED_FIELD, ADDED_FIELD)]
-    return Label(history, when, listed, scores, action, str(told.get(COUNTRY_FIELD) or ""), *more)
+    action = None if fields.get(ACTION_FIELD) is None else _codes(fields[ACTION_FIELD], ACTION_FIELD, known)
+    more = [tuple(_codes(fields.get(name, []), name, known)) for name in (VIEWED_FIELD, ADDED_FIELD)]
+    return Label(history, when, listed, scores, action, str(fields.get(COUNTRY_FIELD) or ""), *more)
 
 
 def _date(value: Any, field: str) -> pd.Timestamp:
@@ -212,8 +211,8 @@ def _date(value: Any, field: str) -> pd.Timestamp:
 def _codes(value: Any, field: str, known: frozenset[str] | None) -> list[str]:
     if not isinstance(value, list) or any(not isinstance(code, str) for code in value):
         raise ValueError(f'{field} is no list of codes; write ["85123A", "22423"]')
-    if known is not None and (strange := [code for code in value if code not in known]):
-        raise ValueError(f"{field} names {strange[0]!r}, which the catalogue lacks; leave it out, or fit on more")
+    if known is not None and (unknown := [code for code in value if code not in known]):
+        raise ValueError(f"{field} names {unknown[0]!r}, which the catalogue lacks; leave it out, or fit on more")
     return value
 
 
@@ -242,15 +241,16 @@ def _scores(value: Any) -> list[float]:
 
 
 def label_documents(label: Label, names: dict[str, str], most: int = 20, k: int = 5) -> tuple[Document, Document]:
-    """A label as text to learn from: "User viewed …, added …, purchased …" and "Recommend: …", a prompt and an answer.
+    """A label as a prompt and an answer: "User viewed …, added …, purchased …" and "Recommend: …".
 
-    `names` are descriptions by code; told are the `most` products of each kind that came last, answered the first `k`.
-    What was never logged is not told: receipts know purchases only. `encode_pairs` makes batches of such pairs.
+    `names` are descriptions by code. The prompt holds the `most` last products of each kind, the answer the first `k`
+    recommendations. Kinds that were not logged are left out: receipts hold purchases only. `lora.pairs.encode_pairs`
+    makes batches of such pairs.
     """
     bought = list(dict.fromkeys(code for _, codes in reversed(label.history) for code in reversed(codes)))[:most]
     prompt: Document = [Control("<|shopper|>"), " User"]
-    told = {"viewed": label.viewed[-most:], "added": label.added[-most:], "purchased": bought[::-1]}
-    for verb, codes in told.items():
+    events = {"viewed": label.viewed[-most:], "added": label.added[-most:], "purchased": bought[::-1]}
+    for verb, codes in events.items():
         if codes:
             prompt += [f"{',' if len(prompt) > 2 else ''} {verb}", *_named(codes, names)]
     prompt += [" is new." if len(prompt) == 2 else ".", Control("<|answer|>")]

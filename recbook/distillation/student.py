@@ -1,10 +1,10 @@
-"""Distillation: a small BasketGPT learns from true baskets, and from what a larger teacher recommends.
+"""Distillation: a small BasketGPT, the student, learns from true baskets and from a larger teacher's labels.
 
 A true basket says which few products of thousands were bought; a teacher's list also says how near the others came, and
-there is one for everybody, whether or not they came back. The student learns from both in one training loop: `alpha`
-mixes them. Hinton, Vinyals & Dean (2015), "Distilling the Knowledge in a Neural Network"; lists instead of classes, and
-fewer of them: Tang & Wang (2018), "Ranking Distillation"; Cao et al. (2007), "Learning to Rank: From Pairwise Approach
-to Listwise Approach".
+there is one for everybody, whether or not they came back. The student learns from both in one training loop, by a joint
+loss: `alpha` is the share of the labels in it. Hinton, Vinyals & Dean (2015), "Distilling the Knowledge in a Neural
+Network"; for short lists in place of classes, Tang & Wang (2018), "Ranking Distillation"; Cao et al. (2007), "Learning
+to Rank: From Pairwise Approach to Listwise Approach".
 """
 
 from collections.abc import Sequence
@@ -18,33 +18,30 @@ from torch import Tensor
 
 from recbook.baskets.batches import BasketWindows, NextBasketLoss
 from recbook.baskets.catalogue import Catalogue
-from recbook.baskets.item_features import ShopFeatures
+from recbook.baskets.features import on_sale_from, user_features
 from recbook.baskets.log import DAY, InteractionLog, interaction_log, log_of_histories, prediction_points
 from recbook.baskets.model import SCORED_AT_ONCE, BasketGPT, _vectors
 from recbook.baskets.network import BasketGPTConfig, BasketNetwork
-from recbook.baskets.shopper_features import on_sale_from, user_features
+from recbook.baskets.shop_features import ShopFeatures
 from recbook.cleaning.receipts import descriptions
 from recbook.distillation.labels import Label
 from recbook.training.config import TrainingConfig
 from recbook.training.loop import train
 
 # A fifth of the teacher's parameters: most of them are the products' own vectors, so the width decides.
-STUDENT_CONFIG = BasketGPTConfig(layers=1, heads=2, width=16, pointer=32, clues=8, dropout=0.1)
-BASKETS_DROPPED = (
-    1,
-    2,
-)  # last baskets that are left out of the histories which a teacher labels on the day it knows best
+STUDENT_CONFIG = BasketGPTConfig(layers=1, heads=2, width=16, pointer=32, features=8, dropout=0.1)
+BASKETS_DROPPED = (1, 2)  # last baskets that are taken off the histories which a teacher labels at its snapshot
 
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """How a student listens to its teacher; chosen on the real log at a cut before November 2011."""
+    """How a student learns from its teacher; chosen on the real log at a cut before November 2011."""
 
-    alpha: float = 0.9  # share of the loss that the labels have: 0 the true baskets alone, 1 the labels alone
-    temperature: float = 1.0  # that the teacher's scores are divided by
-    kept: int = 50  # recommendations of a label that are learned
-    confidence: float = 1.0  # power of the teacher's confidence that a label counts with: 0 all alike
-    questions: int = 32  # labels a step
+    alpha: float = 0.9  # share of the labels in the joint loss: 0 the true baskets alone, 1 the labels alone
+    temperature: float = 1.0  # the teacher's scores are divided by it
+    kept: int = 50  # recommendations per label that are learned
+    confidence: float = 1.0  # a label's weight is the teacher's confidence to this power: 0 weighs all alike
+    questions: int = 32  # labels per step
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1 or self.temperature <= 0 or self.confidence < 0:
@@ -53,23 +50,23 @@ class DistillationConfig:
             raise ValueError(f"kept and questions are at least 1: {self}")
 
 
-# --- What a label asks for ---------------------------------------------------------------------------------------
+# --- The loss on labels ------------------------------------------------------------------------------------------
 
 
 def soft_targets(scores: Tensor, temperature: float) -> Tensor:
     """Scores of lists (n, K), -inf where one is shorter, as probabilities that sum to one, (n, K).
 
-    A ranker's scores order, and have no unit; the temperature gives them one: the higher it is, the flatter the list,
-    and the more is learned about the places behind the first. The student's own scores are not divided: the true
-    baskets make them log-probabilities, and it cannot have two scales at once.
+    A ranker's scores order products and have no unit; the temperature sets their scale. The higher it is, the flatter
+    the list, and the more is learned about the places behind the first. The student's own logits are not divided: the
+    true baskets make them log-probabilities, and one set of logits cannot have two scales.
     """
     return (scores / temperature).softmax(dim=1)
 
 
 def teacher_confidence(chances: Tensor) -> Tensor:
-    """How sure a teacher is, (n,) from 0 to 1: one less the entropy of its list (n, K), as a share of the largest.
+    """How sure a teacher is, (n,) from 0 to 1: one less the entropy of its list (n, K) as a share of the largest.
 
-    Zero where all of the list are alike; one where a single product has it all.
+    Zero where all products of the list have the same probability; one where a single product has it all.
     """
     entropy = torch.special.entr(chances).sum(dim=1)
     largest = (chances > 0).sum(dim=1).clamp_min(2).log()
@@ -79,17 +76,17 @@ def teacher_confidence(chances: Tensor) -> Tensor:
 def listwise_kl(logits: Tensor, columns: Tensor, chances: Tensor, weight: Tensor) -> Tensor:
     """The weighted mean Kullback-Leibler divergence of students' lists from the teacher's, in nats.
 
-    `logits` (n, N) of all products, `columns` (n, K) those on the teacher's list, `chances` (n, K) what the teacher
-    gives them, `weight` (n,). The student's softmax goes over all products, not just the list: to the teacher what is
-    not on it has no chance, and so the student learns that too.
+    `logits` (n, N) of all products, `columns` (n, K) those on the teacher's list, `chances` (n, K) the teacher's
+    probabilities of them, `weight` (n,). The student's softmax goes over all products, not just the list: the teacher
+    gives no probability to what is not on it, and the student learns that too.
     """
-    told = logits.log_softmax(dim=1).gather(1, columns)  # (n, N) -> (n, K)
-    divergence = (torch.xlogy(chances, chances) - chances * told).sum(dim=1)
+    logs = logits.log_softmax(dim=1).gather(1, columns)  # (n, N) -> (n, K)
+    divergence = (torch.xlogy(chances, chances) - chances * logs).sum(dim=1)
     return (divergence * weight).sum() / weight.sum().clamp_min(1e-9)
 
 
 class DistillationDataset:
-    """Labels as the network reads them: each a history that ends in an empty basket, which is asked about."""
+    """Labels as training data: each is a history that ends in an empty basket, where the student is to predict."""
 
     def __init__(
         self, labels: Sequence[Label], catalogue: Catalogue, origin: pd.Timestamp, context: int, how: DistillationConfig
@@ -97,9 +94,9 @@ class DistillationDataset:
         """`origin` is the day that days count from. ValueError: a product that the catalogue lacks, or no label."""
         if not labels:
             raise ValueError("there are no labels to learn from: have a teacher make some, or set alpha to 0")
-        log = log_of_histories([_told(label, catalogue, origin) for label in labels], len(catalogue.codes), origin)
-        self.rows = np.flatnonzero(np.diff(log.first, append=-1))  # the empty baskets, a label each
-        self.sentences = _asked_at(log, self.rows, context)
+        log = log_of_histories([_dated(label, catalogue, origin) for label in labels], len(catalogue.codes), origin)
+        self.rows = np.flatnonzero(np.diff(log.first, append=-1))  # the empty baskets, one per label
+        self.windows = _windows_at(log, self.rows, context)
         first = log.first[self.rows]
         self.lengths = np.minimum(context, log.starts[self.rows] - log.starts[first] + self.rows - first + 1)  # tokens
         columns = [catalogue.columns(label.recommendations[: how.kept]) for label in labels]
@@ -112,9 +109,9 @@ class DistillationDataset:
         self.weight = teacher_confidence(self.chances) ** how.confidence
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (n, T), the basket that opens at each position or -1 (n, T), and which labels they are (n,).
+        """Tokens (n, T), the basket that opens at each position or -1 (n, T), and the labels' numbers (n,).
 
-        Labels of like length, so that little is padding: a network spends as long on padding as on products.
+        The labels of a batch have similar lengths, because a network spends as long on padding as on products.
         """
         size = min(size, len(self.rows))
         steps = len(self.rows) // size
@@ -123,33 +120,32 @@ class DistillationDataset:
         drawn = rng.permutation(len(self.rows))[: steps * size]
         order = drawn[np.argsort(self.lengths[drawn] * np.exp(rng.normal(0, 0.2, len(drawn))), kind="stable")]
         chosen = order.reshape(steps, size)[rng.permutation(steps)[place]]
-        tokens, basket, _ = self.sentences.ends(self.rows[chosen])
+        tokens, basket, _ = self.windows.ends(self.rows[chosen])
         return tokens, basket, torch.from_numpy(chosen)
 
     def states(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, forget: float) -> Tensor:
-        """The network's states where the labels' questions stand: (n, C)."""
-        states = network.states(tokens, self.sentences.shoppers[basket], forget)  # (n, T, C)
+        """The network's states at the labels' empty baskets: (n, C)."""
+        states = network.states(tokens, self.windows.shoppers[basket], forget)  # (n, T, C)
         last = (tokens <= len(network.text)).sum(dim=1) - 1
         return states[torch.arange(len(tokens)), last]
 
 
-def _told(label: Label, catalogue: Catalogue, origin: pd.Timestamp) -> list[tuple[float, np.ndarray]]:
+def _dated(label: Label, catalogue: Catalogue, origin: pd.Timestamp) -> list[tuple[float, np.ndarray]]:
+    """The label's baskets as days and columns, and an empty one on the day that is asked about."""
     day = (label.asked - origin) / DAY
     return [*catalogue.dated(label.history, day, origin, 1.0), (day, np.array([], np.int64))]
 
 
-def _asked_at(log: InteractionLog, rows: np.ndarray, context: int) -> BasketWindows:
-    """Sentences of a log in which only these baskets are ever asked about.
+def _windows_at(log: InteractionLog, rows: np.ndarray, context: int) -> BasketWindows:
+    """Windows of a log in which only these baskets are predicted.
 
-    To count at every basket what was bought before it would take memory for nothing: the others look back on nothing.
+    Counts of what was bought before are needed at these baskets alone; at all others they would only take memory.
     """
-    questions, asked = prediction_points(log, ahead=0, seed=0), np.zeros(len(log.days), bool)
+    points, asked = prediction_points(log, ahead=0, seed=0), np.zeros(len(log.days), bool)
     asked[rows] = True
-    sentences = BasketWindows(
-        log, questions._replace(first=np.where(asked, questions.first, questions.end)), asked, context
-    )
-    sentences.shoppers = torch.from_numpy(user_features(log, questions))
-    return sentences
+    windows = BasketWindows(log, points._replace(first=np.where(asked, points.first, points.end)), asked, context)
+    windows.shoppers = torch.from_numpy(user_features(log, points))
+    return windows
 
 
 # --- Learning ----------------------------------------------------------------------------------------------------
@@ -159,42 +155,42 @@ class _Course:
     """What a student learns from: true baskets, and, where there is a teacher, labels; the batches and loss of both."""
 
     def __init__(
-        self, model: BasketGPT, log: InteractionLog, lessons: DistillationDataset | None, how: DistillationConfig
+        self, model: BasketGPT, log: InteractionLog, dataset: DistillationDataset | None, how: DistillationConfig
     ):
-        s, self.known, self.lessons, self.how = model.settings, model.knowledge, lessons, how
+        s, self.known, self.dataset, self.how = model.settings, model.shop_features, dataset, how
         questions, start = prediction_points(log, s.ahead, s.seed), min(s.start, log.days.max() / 2)
         self.answers = NextBasketLoss(log, questions.day, on_sale_from(log, s.min_shoppers), start, s.repeats)
-        self.sentences, self.forget = BasketWindows(log, questions, self.answers.asked, s.context), s.forget
-        if not self.sentences.windows:
+        self.sentences, self.forget = BasketWindows(log, questions, self.answers.predicted, s.context), s.forget
+        if not self.sentences.spans:
             raise ValueError("nobody came back and bought: there is no next basket to learn from")
 
     def fit_scales(self, network: BasketNetwork, seed: int) -> None:
         """From as many true baskets as `BasketGPT.fit` looks at."""
-        examples = np.flatnonzero(self.answers.asked)
+        examples = np.flatnonzero(self.answers.predicted)
         examples = np.sort(np.random.default_rng(seed).permutation(examples)[: SCORED_AT_ONCE * 4])
-        network.fit_scales(self.sentences.about(examples, self.known), self.sentences.shoppers[examples])
+        network.fit_scales(self.sentences.features(examples, self.known), self.sentences.shoppers[examples])
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, ...]:
-        """Windows of true baskets, as `Sentences.batch` gives them, and then labels, as `DistillationDataset.batch` does."""
+        """Windows of true baskets, as by `BasketWindows.batch`, then labels, as by `DistillationDataset.batch`."""
         true = self.sentences.batch(step, size, seed)
-        return true if self.lessons is None else (*true, *self.lessons.batch(step, self.how.questions, seed))
+        return true if self.dataset is None else (*true, *self.dataset.batch(step, self.how.questions, seed))
 
     def loss(self, network: BasketNetwork, batch: tuple[Tensor, ...]) -> Tensor:
-        """Of both, mixed."""
+        """The joint loss: `alpha` times that on labels, the rest times that on true baskets."""
         true = self._of_baskets(network, *batch[:3])
-        if self.lessons is None:
+        if self.dataset is None:
             return true
         return (1 - self.how.alpha) * true + self.how.alpha * self._of_labels(network, *batch[3:])
 
     def _of_baskets(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, asked: Tensor) -> Tensor:
         states = network.states(tokens, self.sentences.shoppers[basket], self.forget)  # (B, T, C)
         rows = asked[asked >= 0].numpy()
-        scores = network.scores(states[asked >= 0], self.sentences.about(rows, self.known))
+        scores = network.scores(states[asked >= 0], self.sentences.features(rows, self.known))
         return self.answers.loss(scores, rows, *self.sentences.targets(rows))
 
     def _of_labels(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, chosen: Tensor) -> Tensor:
-        of, rows = self.lessons, self.lessons.rows[chosen.numpy()]
-        scores = network.scores(of.states(network, tokens, basket, self.forget), of.sentences.about(rows, self.known))
+        of, rows = self.dataset, self.dataset.rows[chosen.numpy()]
+        scores = network.scores(of.states(network, tokens, basket, self.forget), of.windows.features(rows, self.known))
         return listwise_kl(scores, of.columns[chosen], of.chances[chosen], of.weight[chosen])
 
 
@@ -203,36 +199,36 @@ def distil(
     labels: Sequence[Label] = (),
     settings: BasketGPTConfig = STUDENT_CONFIG,
     how: DistillationConfig = DistillationConfig(),  # noqa: B008  (frozen)
-    knowledge: ShopFeatures | None = None,
+    shop_features: ShopFeatures | None = None,
     progress: bool = True,
 ) -> BasketGPT:
-    """A small BasketGPT, fitted on clean receipts and on what a teacher says: `labels` of days before they end.
+    """A small BasketGPT, fitted on clean receipts and on a teacher's `labels`, of days before the receipts end.
 
-    With `how.alpha` zero no label is looked at: the same student, in the same steps, without a teacher. `knowledge`:
-    what `count_features` gives of the same receipts, where several students share it. ValueError: no labels where alpha wants
-    some, nobody who came back, or a label of a product that the receipts lack.
+    With `how.alpha` zero no label is read: the same student, in the same steps, without a teacher. `shop_features`:
+    what `count_features` gives for the same receipts, where several students share it. ValueError if there are no
+    labels and alpha is above zero, if nobody came back, or if a label names a product that the receipts lack.
     """
     texts = descriptions(receipts)
     log, _ = interaction_log(receipts, np.array(list(texts), dtype=str))
-    model = BasketGPT(texts, count_features(receipts, settings) if knowledge is None else knowledge, settings)
-    lessons = DistillationDataset(labels, model.catalogue, log.origin, settings.context, how) if how.alpha else None
-    course = _Course(model, log, lessons, how)
+    model = BasketGPT(texts, count_features(receipts, settings) if shop_features is None else shop_features, settings)
+    dataset = DistillationDataset(labels, model.catalogue, log.origin, settings.context, how) if how.alpha else None
+    course = _Course(model, log, dataset, how)
     course.fit_scales(model.network, settings.seed)
-    recipe = _recipe(settings, course.sentences.steps(settings.batch))
+    recipe = _training_config(settings, course.sentences.steps(settings.batch))
     model.metrics = train(model.network, course, recipe, loss=course.loss, progress=progress)
     model.network.eval()
     return model
 
 
-def _recipe(s: BasketGPTConfig, epoch: int) -> TrainingConfig:
-    """That of `BasketGPT.fit`: an epoch is once through the true baskets, whatever is learned beside them."""
+def _training_config(s: BasketGPTConfig, epoch: int) -> TrainingConfig:
+    """That of `BasketGPT.fit`: an epoch is one pass through the true baskets, whatever the number of labels."""
     steps = dict(steps=ceil(s.epochs * epoch), evaluate_every=epoch, save_every=ceil(s.epochs * epoch))
     rates = dict(learning_rate=s.learning_rate, weight_decay=s.weight_decay, final=0.02)
     return TrainingConfig(**steps, **rates, batch=s.batch, seed=s.seed, precision="float32")
 
 
 def count_features(receipts: pd.DataFrame, settings: BasketGPTConfig = STUDENT_CONFIG) -> ShopFeatures:
-    """What the shop has counted on every day of its receipts: the same for students of whatever size."""
+    """The shop's features on every day of its receipts: the same for students of any size."""
     texts = descriptions(receipts)
     log, _ = interaction_log(receipts, np.array(list(texts), dtype=str))
     return ShopFeatures(log, _vectors(texts), settings.refresh, settings.nearest, settings.solved)

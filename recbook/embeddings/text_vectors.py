@@ -1,11 +1,11 @@
 """Product text to unit vectors, so that a dot product says how alike two products' descriptions are.
 
-Three ways, each built on the one before: TF-IDF (a word is an axis, rare words are long), LSA (the axes that a singular
-value decomposition finds in TF-IDF) and a sentence-transformer (a small BERT that has read a billion pairs of
-sentences), which is `encode`. Every function returns unit rows, so cosine similarity is `a @ b` and no caller
-normalises again.
+Three ways, each built on the one before: TF-IDF (a word is an axis, rare words weigh more), LSA (the axes that a
+singular value decomposition finds in TF-IDF) and a sentence-transformer (a small BERT trained on a billion pairs of
+sentences), which is `recbook.embeddings.encoder.encode`. Every function returns unit rows, so cosine similarity is
+`a @ b` and no caller normalises again.
 
-Vectors of the whole catalogue, kept between runs, are `recbook.book.workshop.embeddings()`.
+`recbook.book.workshop.embeddings()` keeps the vectors of the whole catalogue between runs.
 """
 
 import re
@@ -89,7 +89,7 @@ def topics(matrix: sparse.csr_matrix, dimensions: int) -> np.ndarray:
 
 
 def lsa(texts: list[str], dimensions: int = 128, fit_on: list[str] | None = None) -> np.ndarray:
-    """LSA vectors: TF-IDF seen along its own `topics`, float32 unit rows (texts, dimensions).
+    """LSA vectors: TF-IDF projected onto its own `topics`, float32 unit rows (texts, dimensions).
 
     Words that keep the same company share topics, so two texts can be alike without a word in common. A text that no
     topic touches gives a row of zeros.
@@ -97,9 +97,9 @@ def lsa(texts: list[str], dimensions: int = 128, fit_on: list[str] | None = None
     """
     known = texts if fit_on is None else fit_on
     directions = topics(tfidf(known), dimensions)
-    seen = tfidf(texts, known) @ directions.T  # (texts, words) @ (words, dimensions)
-    seen[np.linalg.norm(seen, axis=1) < 1e-6] = 0  # rounding errors, which scaling would blow up to length one
-    return unit(seen)
+    projected = tfidf(texts, known) @ directions.T  # (texts, words) @ (words, dimensions)
+    projected[np.linalg.norm(projected, axis=1) < 1e-6] = 0  # rounding errors, which `unit` would scale to length one
+    return unit(projected)
 
 
 def nearest(query: np.ndarray, codes: np.ndarray, vectors: np.ndarray, k: int = 10) -> pd.Series:
@@ -168,8 +168,8 @@ def _in_spreads(scores: np.ndarray) -> np.ndarray:
     return scores / np.where(spread > 0, spread, 1)
 
 
-def flat_map(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
-    """A map, (products, 2): t-SNE, which keeps neighbours near and says nothing about far distances.
+def tsne_map(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A map of the products by t-SNE, (products, 2): it keeps neighbours near and says nothing about far distances.
 
     Deterministic in the seed on one machine. Seconds grow with the products: about two for a thousand.
     Source: van der Maaten and Hinton (2008).

@@ -1,9 +1,9 @@
-"""Controlled text from a GPT: in batches, as a stream, with seeds, stop tokens and decoding under constraints.
+"""Controlled text from a GPT: in batches, as a stream, with seeds, stop tokens and constrained decoding.
 
-One loop serves all: the prompts fill a preallocated key-value cache, then each step feeds one token a row. What a step
-does beyond the model is little: the head for the last position only, no work for knobs that are not in use, and one
-uniform number a row, drawn before the first step from the row's own seed. So a text depends on its prompt, its row, the
-seed and the settings, and on the other rows only as far as a larger product rounds differently.
+One loop serves all: the prompts fill a preallocated key-value cache, then each step feeds one token per row. A step
+does little beyond the model: the head for the last position only, no work for knobs that are not in use, and one
+uniform number per row, drawn before the first step from the row's own seed. So a text depends on its prompt, its row,
+the seed and the settings, and on the other rows only as far as a larger matrix product rounds differently.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,8 +31,8 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt by at most `tokens` tokens, without the one in `stop` that ends it; lengths may differ.
 
-    Row i draws with the seed (seed, i). `constraint` is one for all rows, or one a row. ValueError for prompts that are
-    empty, hold unknown ids or do not fit the context with what is to come, and for a constraint that allows nothing.
+    Row i draws with the seed (seed, i). `constraint` is one for all rows, or one per row. ValueError for prompts
+    that are empty, hold unknown ids or leave too little of the context, and for a constraint that allows nothing.
     """
     texts: list[list[int]] = [[] for _ in prompts]
     for step in _steps(model, prompts, tokens, sampling, stop, seed, constraint):
@@ -58,7 +58,7 @@ def stream(
 
 @torch.inference_mode()
 def _steps(model, prompts, tokens, sampling, stop, seed, constraint) -> Iterator[list[tuple[int, int]]]:
-    """Each step's new tokens as (row, token), of the rows that go on. Ends when no row does."""
+    """Each step's new tokens as (row, token), for the rows that go on. Ends when no row does."""
     batch = _Batch(model, prompts, tokens, seed)
     constraints = list(constraint) if isinstance(constraint, Sequence) else [constraint] * len(prompts)
     if len(constraints) != len(prompts):
@@ -85,9 +85,9 @@ def _steps(model, prompts, tokens, sampling, stop, seed, constraint) -> Iterator
 
 
 class _Batch:
-    """The rows in hand: their tokens, cache and uniform numbers. Rows that have ended leave it when half have.
+    """The rows that are still generated: their tokens, cache and uniform numbers. When half have ended, those leave.
 
-    `rows` says which prompt stands at each place of the batch, of those that go on.
+    `rows` maps the place in the batch to the prompt's number, for the rows that go on.
     """
 
     def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], tokens: int, seed: int):
@@ -114,7 +114,7 @@ class _Batch:
         return self.tokens[:, : self.length]
 
     def append(self, drawn: Tensor, going: set[int]) -> None:
-        """Add a token a row, (B,), and note which rows go on."""
+        """Add one token per row, (B,), and note which rows go on."""
         self.tokens[:, self.length] = drawn
         self.length, self.new = self.length + 1, drawn[:, None]
         if len(going) < len(self.rows):
@@ -177,7 +177,7 @@ def _constrain(logits: Tensor, constraint: Constraint | None, text: list[int], r
 
 
 class Trie:
-    """Token sequences as a tree that says which tokens may follow a beginning: real products, real prices, no others.
+    """Token sequences as a prefix tree, which says what may follow a prefix: real products, real prices, no others.
 
     Called with the text so far it is a constraint for `generate`: of all texts, only the sequences remain possible.
     """

@@ -1,7 +1,7 @@
 """How the next token is drawn from logits: temperature, top-k, top-p, the repetition penalty, and one uniform number.
 
-`shape_logits` is the definition: logits in, logits out, and the softmax of what comes out is what a token is drawn from.
-`choose_tokens` draws with the same chances and less work: the k most likely first, the rest on those alone.
+`shape_logits` is the definition: logits in, logits out, and a token is drawn from the softmax of the result.
+`choose_tokens` draws with the same chances and less work: it takes the k most likely first, and works on those alone.
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,8 @@ def shape_logits(logits: Tensor, sampling: Sampling, seen: Tensor | None = None)
 def choose_tokens(logits: Tensor, sampling: Sampling, uniforms: Tensor, seen: Tensor | None = None) -> Tensor:
     """The next token of each row, (B,): logits (B, V), uniforms as in `draw_tokens`, seen as in `shape_logits`.
 
-    The chances are those of `shape_logits`, but the k most likely are taken first: what follows works on k numbers, not on V.
+    The chances are those of `shape_logits`, but the k most likely are taken first, so that the rest of the work is on k
+    numbers and not on V.
     """
     if sampling.repetition != 1.0 and seen is not None:
         logits = penalise(logits, seen, sampling.repetition)
@@ -107,10 +108,10 @@ def likeliest(logits: Tensor) -> Tensor:
 
 
 def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """One token a row with the chances of the softmax, by inverting its distribution function: (B, V), (B,) -> (B,).
+    """One token per row with the chances of the softmax, by inverse transform sampling: (B, V), (B,) -> (B,).
 
     It is the first token whose cumulative probability exceeds the row's uniform number (float64, from 0 to 1 - 2**-52),
-    so one without probability is never drawn.
+    so a token without probability is never drawn.
     """
     cumulative = logits.softmax(-1).double().cumsum(-1)  # in float64 no small chance is lost in a long sum
     return torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]

@@ -1,6 +1,6 @@
-"""How large a GPT is: its shape, and what that costs in parameters, memory and arithmetic, on paper.
+"""The shape of a GPT, and what it costs in parameters, memory and arithmetic, on paper.
 
-The tests hold every formula against the thing itself: tensors counted, bytes added up, operations recorded.
+The tests check every formula against the model: they count tensors, add up bytes and record operations.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class GPTConfig:
     vocabulary: int  # tokens
     context: int = 256  # positions
     layers: int = 4  # blocks
-    heads: int = 4  # attention heads a block
+    heads: int = 4  # attention heads per block
     width: int = 128  # channels of the residual stream
     dropout: float = 0.0  # share of activations dropped in training
 
@@ -34,7 +34,7 @@ class GPTConfig:
 
     @property
     def flops_per_token(self) -> int:
-        """Floating-point operations to train on one token: 6 a weight that multiplies, and attention's 12 L C T.
+        """Floating-point operations to train on one token: 6 per weight that multiplies, and attention's 12 L C T.
 
         Chowdhery et al. (2022), appendix B. Forward alone is a third.
         """

@@ -1,15 +1,15 @@
-"""The cross-entropy of a large vocabulary without its logits: the largest thing in training that nobody needs to keep.
+"""The cross-entropy over a large vocabulary without the whole logits, the largest tensor of training.
 
 Logits are (positions, vocabulary): for a batch of a few thousand positions far more numbers than the model has weights.
-Their gradient is softmax minus one-hot, which is known as soon as they are, so both gradients are summed up block by
-block of positions in the forward pass, and each block's logits are forgotten. Hsu et al. (2024), Wijmans et al. (2024).
+Their gradient, softmax minus one-hot, is known as soon as they are. So the forward pass takes the positions in blocks,
+adds up the loss and both gradients, and drops each block's logits. Hsu et al. (2024), Wijmans et al. (2024).
 """
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED_TARGET = -1  # the target of a position that does not count
+IGNORE_INDEX = -1  # the target of a position that does not count
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 512) -> Tensor:
@@ -35,7 +35,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         wide = torch.promote_types(product, torch.float32)
         wants_hidden, wants_weight = (learning and needed for needed in ctx.needs_input_grad[:2])
-        narrow_weight, counted = weight.to(product), targets != IGNORED_TARGET
+        narrow_weight, counted = weight.to(product), targets != IGNORE_INDEX
         share = counted / counted.sum().clamp_min(1).to(wide)  # (N,): what each position weighs in the mean
         loss = torch.zeros((), dtype=wide, device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if wants_hidden else None

@@ -1,8 +1,8 @@
-"""A GPT: decoder-only transformer, GPT-2's architecture to the letter, with a key-value cache, in one sitting.
+"""A GPT: a decoder-only transformer with GPT-2's architecture and a key-value cache.
 
 Learned positions, pre-norm blocks, a head tied to the token embedding, scaled dot-product attention from PyTorch. The
-weights of GPT-2 in `transformers` load into it and give the same logits (`from_transformers`). The hidden states can be
-had without the head (`GPT.hidden`), and inputs may be vectors instead of tokens: recommenders and rankers need both.
+weights of GPT-2 in `transformers` load into it and give the same logits (`from_transformers`). `GPT.hidden` gives
+the hidden states without the head, and inputs may be vectors instead of tokens: recommenders and rankers need both.
 Radford et al. (2019); Vaswani et al. (2017).
 """
 
@@ -17,7 +17,7 @@ from recbook.gpt.cross_entropy import linear_cross_entropy
 
 
 class KVCache:
-    """The keys and values of the positions already seen, preallocated: (2, batch, heads, size, C / heads) a layer.
+    """The keys and values of the positions already seen, preallocated: (2, batch, heads, size, C / heads) per layer.
 
     `start` (batch,) is where each row's text begins: rows of different lengths are padded on the left.
     """
@@ -51,7 +51,7 @@ class KVCache:
         self.layers, self.start = [layer[:, rows] for layer in self.layers], self.start[rows]
 
     def visible(self, T: int) -> Tensor | None:
-        """Which positions the T new ones may look at, bool (B, 1, T, length + T), or None if "all before" says it."""
+        """Which positions the T new ones may look at, bool (B, 1, T, length + T); None: all before each of them."""
         if not self.padded and (T == 1 or not self.length):
             return None
         keys = torch.arange(self.length + T, device=self.start.device)
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
-        """What each position hears from those that it may see, (B, T, C); `layer` is its place in the cache."""
+        """What each position takes from those that it may see, (B, T, C); `layer` is its place in the cache."""
         B, T, C = x.shape
         projected = self.query_key_value(x).view(B, T, 3, self.heads, C // self.heads)  # (B, T, 3C) -> parts and heads
         projected = projected.permute(2, 0, 3, 1, 4)  # -> (3, B, heads, T, C / heads)
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
 
 class TokenEmbedding(nn.Embedding):
-    """A vector a token, read both ways: a token's vector at the entrance, and at the exit how well each token fits."""
+    """One vector per token, used twice: as the token's input, and in the head, to score it as the next token."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Inner products with all vectors, (…, C) -> (…, vocabulary)."""
@@ -183,7 +183,7 @@ class GPT(nn.Module):
         return self.token_embedding.logits(hidden)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of `targets` (B, T), those at -1 left out. The logits are never held whole."""
+        """Mean cross-entropy in nats of `targets` (B, T), without those at -1. The logits are never held whole."""
         hidden = self.hidden(tokens).flatten(0, 1)  # (B, T, C) -> (B · T, C)
         return linear_cross_entropy(hidden, self.token_embedding.weight, targets.flatten())
 
@@ -194,7 +194,7 @@ class GPT(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the numbers between the layers; in a quantized model the weights are of others."""
+        """The type of the activations between layers; a quantized model's weights have other types."""
         return self.norm.weight.dtype
 
 
@@ -205,7 +205,7 @@ TRANSFORMERS_NAMES = {  # the parts of a parameter's name: ours -> those of tran
     "blocks": "h", "attention": "attn", "query_key_value": "c_attn", "output": "c_proj",
     "expand": "mlp.c_fc", "contract": "mlp.c_proj",
 }  # fmt: skip
-PLAIN_GPT2 = dict(  # what makes a GPT-2 of theirs the one that is here
+PLAIN_GPT2 = dict(  # the settings of transformers' GPT-2 that this architecture implements
     activation_function="gelu_new", layer_norm_epsilon=1e-5, scale_attn_weights=True, tie_word_embeddings=True,
     scale_attn_by_inverse_layer_idx=False, add_cross_attention=False,
 )  # fmt: skip
@@ -216,7 +216,7 @@ def _theirs(name: str) -> str:
 
 
 def _turned(name: str, weight: Tensor) -> Tensor:
-    """A copy of a parameter; a linear layer's matrix transposed, as theirs (Conv1D) is the other way round."""
+    """A copy of a parameter; a linear layer's matrix transposed, since theirs (Conv1D) is (in, out)."""
     return weight.T.contiguous() if weight.ndim == 2 and "embedding" not in name else weight.clone()
 
 

@@ -1,8 +1,8 @@
-"""Any causal language model of Hugging Face's as a ranker, by name or folder: its logits judge, nothing it writes.
+"""Any causal language model of Hugging Face's as a ranker, by name or folder: its logits score, nothing is generated.
 
-*Pointwise*: a prompt a candidate, and how much more it would say Yes than No. *Listwise*: all candidates in one prompt,
-each behind a letter, and how much it would begin its answer with each letter. The well-known notebooks on this do it
-with `google/gemma-2b-it`. Nogueira et al. (2020); Zhuang et al. (2024); Gangi Reddy et al. (2024).
+*Pointwise*: one prompt per candidate, and the log-odds of Yes to No. *Listwise*: all candidates in one prompt, each
+behind a letter, and the logits of the letters as the first token of the answer. The well-known notebooks on this use
+`google/gemma-2b-it`. Nogueira et al. (2020); Zhuang et al. (2024); Gangi Reddy et al. (2024).
 """
 
 import inspect
@@ -19,14 +19,18 @@ from recbook.llm_ranking.prompts import Message
 from recbook.ranking.rankers import Shopper
 
 GEMMA = "google/gemma-2b-it"
-SAFE_OPTIONS = {"trust_remote_code": False}  # said, not left open: else transformers asks at the keyboard
+SAFE_OPTIONS = {"trust_remote_code": False}  # explicit, or transformers asks at the keyboard
 CANDIDATE_LETTERS = ascii_uppercase + ascii_lowercase  # labels of candidates
 YES_WORDS, NO_WORDS = ("Yes", "yes", "YES"), ("No", "no", "NO")
-CAUSAL_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of the names of what can be asked
+CAUSAL_CLASSES = (
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+)  # ends of the names of architectures that can rank
 
 
 class ModelNotLoaded(RuntimeError):
-    """A model could not be had; the message says why, and what to do."""
+    """A model could not be loaded; the message says why, and what to do."""
 
 
 class CausalLM(NamedTuple):
@@ -48,8 +52,8 @@ class CausalLM(NamedTuple):
 def load_causal_lm(name: str | Path = GEMMA, device: str | None = None) -> CausalLM:
     """The model of that name on the Hugging Face hub, or in that folder: on a GPU where there is one.
 
-    Weights are read from safetensors alone, and no code of a model's own is run. On a GPU in the type that they are
-    kept in, on a CPU in float32. NotLoaded says what went wrong: a licence to accept, a token, a network, a wrong name.
+    Weights are read from safetensors alone, and no code of a model's own is run. On a GPU they keep their type, on a
+    CPU they are float32. ModelNotLoaded says what went wrong: a licence to accept, a token, a network, a wrong name.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -72,7 +76,7 @@ def load_causal_lm(name: str | Path = GEMMA, device: str | None = None) -> Causa
 
 
 def _check_causal(name: str, config: Any) -> None:
-    """NotLoaded unless the model says of itself that it writes on from a text."""
+    """ModelNotLoaded unless the configuration is that of a causal language model."""
     kinds = getattr(config, "architectures", None) or []
     if (
         getattr(config, "is_encoder_decoder", False)
@@ -120,10 +124,10 @@ def _causes(error: BaseException | None):
 
 
 def render_chat(messages: Sequence[Message], tokenizer: Any) -> tuple[str, bool]:
-    """The text of a chat up to where the answer begins, and whether it is by the model's own template.
+    """The text of a chat up to where the answer begins, and whether the model's own template made it.
 
-    A template that refuses a system's message, as Gemma's does, or leaves it out, gets it at the head of the user's. A
-    model without a template is given the texts and "Answer:".
+    Where a template refuses a system message, as Gemma's does, or leaves it out, the user's message begins with it.
+    Without a template the text is that of the messages and "Answer:".
     """
     if not getattr(tokenizer, "chat_template", None):
         return "\n\n".join(each["content"] for each in messages) + "\n\nAnswer:", False
@@ -140,13 +144,13 @@ def render_chat(messages: Sequence[Message], tokenizer: Any) -> tuple[str, bool]
 
 
 def encode_chat(messages: Sequence[Message], tokenizer: Any) -> list[int]:
-    """The token ids of a chat up to where the answer begins; a template writes its own beginning of a text."""
+    """The token ids of a chat up to where the answer begins; a template writes its own beginning-of-text token."""
     text, templated = render_chat(messages, tokenizer)
     return tokenizer.encode(text, add_special_tokens=not templated, verbose=False)  # longer ones are shortened
 
 
 def first_token(word: str, tokenizer: Any, opening: str) -> int | None:
-    """The token that `word` begins with where it stands after `opening`; None if it would merge with what is before."""
+    """The first token of `word` where it follows `opening`; None if it would merge with what is before."""
     before = tokenizer.encode(opening, add_special_tokens=False)
     after = tokenizer.encode(opening + word, add_special_tokens=False)
     return after[len(before)] if after[: len(before)] == before and len(after) > len(before) else None
@@ -154,7 +158,7 @@ def first_token(word: str, tokenizer: Any, opening: str) -> int | None:
 
 @torch.inference_mode()
 def next_logits(model: CausalLM, texts: Sequence[Sequence[int]], batch: int = 8) -> np.ndarray:
-    """The logits of the token after each text, (texts, vocabulary) float32. Texts of any lengths, `batch` at a time."""
+    """The logits of the token after each text, (texts, vocabulary) float32. Texts of any length, `batch` at a time."""
     network, pad = model.network, model.tokenizer.pad_token_id or 0
     takes, found = inspect.signature(network.forward).parameters, []
     for start in range(0, len(texts), batch):
@@ -174,14 +178,14 @@ def next_logits(model: CausalLM, texts: Sequence[Sequence[int]], batch: int = 8)
 
 
 class PointwiseRanker:
-    """A ranker: the log-odds of Yes to No, for each candidate by itself. As many prompts as candidates."""
+    """A ranker: the log-odds of Yes to No, for each candidate by itself: as many prompts as candidates."""
 
     def __init__(self, model: CausalLM, names: Mapping[str, str], batch: int = 8):
         """`names`: descriptions by code. ValueError if the model cannot say Yes and No in tokens that differ."""
         self.model, self.names, self.batch = model, names, batch
         opening = render_chat(prompts.chat_messages("", "", ""), model.tokenizer)[0]
-        self.yes, self.no = (_ways_to_say(words, model.tokenizer, opening) for words in (YES_WORDS, NO_WORDS))
-        self.yes, self.no = sorted(self.yes - self.no), sorted(self.no - self.yes)  # such as a lone space: says neither
+        yes, no = (_first_tokens(words, model.tokenizer, opening) for words in (YES_WORDS, NO_WORDS))
+        self.yes, self.no = sorted(yes - no), sorted(no - yes)  # a token that begins both, such as a lone space, is out
         if not self.yes or not self.no:
             raise ValueError("this model's Yes and No begin with the same token, so no logit tells them apart")
 
@@ -193,26 +197,26 @@ class PointwiseRanker:
         return np.logaddexp.reduce(logits[:, self.yes], axis=1) - np.logaddexp.reduce(logits[:, self.no], axis=1)
 
     def prompt(self, shopper: Shopper, query: str | None, candidate: str) -> list[int]:
-        """The token ids that one candidate is judged by; old purchases are left out where there are too many."""
+        """The token ids of one candidate's prompt; the oldest purchases are left out where there are too many."""
         product = f"Product: {prompts.name_of(candidate, self.names)}"
 
         def make(most: int) -> list[int]:
-            told = prompts.shopper_in_words(shopper, query, self.names, most)
-            return encode_chat(prompts.chat_messages(told, product, prompts.WHETHER_QUESTION), self.model.tokenizer)
+            text = prompts.shopper_in_words(shopper, query, self.names, most)
+            return encode_chat(prompts.chat_messages(text, product, prompts.POINTWISE_QUESTION), self.model.tokenizer)
 
         return prompts.shortened(make, self.model.positions)
 
 
 class ListwiseRanker:
-    """A ranker: the logits of the candidates' letters, the first token of an answer. One prompt for all candidates."""
+    """A ranker: the logits of the candidates' letters as the first token of the answer: one prompt for all."""
 
     def __init__(self, model: CausalLM, names: Mapping[str, str], rotations: int = 1, batch: int = 8):
-        """`rotations`: how often the list is asked about, turned on each time, and the log-probabilities averaged.
+        """`rotations`: how many prompts, each with the list rotated further, whose log-probabilities are averaged.
 
-        A model likes some places better than others; with as many rotations as candidates each stands once in each.
+        A model prefers some places; with as many rotations as candidates, each candidate stands once at each place.
         """
         if rotations < 1:
-            raise ValueError(f"rotations is {rotations}; the list must be asked about at least once")
+            raise ValueError(f"rotations is {rotations}; the list must be shown at least once")
         self.model, self.names, self.rotations, self.batch = model, names, rotations, batch
         opening, templated = render_chat(prompts.chat_messages("", "", ""), model.tokenizer)
         tokens = [
@@ -220,33 +224,33 @@ class ListwiseRanker:
         ]
         self.tokens = tokens if None not in tokens else []
         if len(set(self.tokens)) < len(CANDIDATE_LETTERS):
-            raise ValueError("this model's tokenizer has no token of its own for each letter: use Pointwise")
+            raise ValueError("this model's tokenizer has no token of its own for each letter: use PointwiseRanker")
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
         """See `Ranker.score`; ValueError for more than 52 candidates: there are no more letters."""
         if not len(candidates):
             return np.zeros(0)
-        count, turns = len(candidates), min(self.rotations, len(candidates))
-        order = [np.roll(np.arange(count), -turn * count // turns) for turn in range(turns)]
-        texts = [self.prompt(shopper, query, [candidates[place] for place in places]) for places in order]
+        count, rotations = len(candidates), min(self.rotations, len(candidates))
+        orders = [np.roll(np.arange(count), -turn * count // rotations) for turn in range(rotations)]
+        texts = [self.prompt(shopper, query, [candidates[place] for place in order]) for order in orders]
         logits = next_logits(self.model, texts, self.batch)[:, self.tokens[:count]]  # (rotations, candidates)
         scores = np.zeros(count)
-        for places, row in zip(order, logits.astype(np.float64), strict=True):
-            scores[places] += (row - np.logaddexp.reduce(row)) / turns
+        for order, row in zip(orders, logits.astype(np.float64), strict=True):
+            scores[order] += (row - np.logaddexp.reduce(row)) / rotations
         return scores
 
     def prompt(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> list[int]:
-        """The token ids that the candidates are judged by, in this order."""
+        """The token ids of the prompt with the candidates in this order."""
         lines = prompts.candidate_lines(candidates, CANDIDATE_LETTERS, self.names)
 
         def make(most: int) -> list[int]:
-            told = prompts.shopper_in_words(shopper, query, self.names, most)
-            return encode_chat(prompts.chat_messages(told, lines, prompts.WHICH_QUESTION), self.model.tokenizer)
+            text = prompts.shopper_in_words(shopper, query, self.names, most)
+            return encode_chat(prompts.chat_messages(text, lines, prompts.LISTWISE_QUESTION), self.model.tokenizer)
 
         return prompts.shortened(make, self.model.positions)
 
 
-def _ways_to_say(words: Sequence[str], tokenizer: Any, opening: str) -> set[int]:
-    """The tokens that an answer of these words may begin with, with a space before it or without."""
+def _first_tokens(words: Sequence[str], tokenizer: Any, opening: str) -> set[int]:
+    """The first tokens of answers with these words, with a space before the word or without."""
     found = {first_token(space + word, tokenizer, opening) for word in words for space in ("", " ")}
     return found - {None}

@@ -1,8 +1,8 @@
-"""Lists to practise ranking on: baskets of the past, each with products that a shop would have proposed before it.
+"""Listwise training data: past baskets, each with candidates that a shop would have proposed before it.
 
-They are proposed by simple means, from what was known before: the shopper's own products, those bought with them, those
-that sold best in the four weeks before. What was bought is never put on a list that did not find it: such a list would
-teach that the odd one out is right.
+Simple channels propose the candidates, from what was known before the basket: the shopper's own products, products
+bought together with them, and best sellers of the four weeks before. What was bought is never added to a list that did
+not find it: such a list would teach that the odd one out is right.
 """
 
 from itertools import zip_longest
@@ -15,15 +15,15 @@ from scipy import sparse
 from recbook.baskets.log import DAY, InteractionLog, interaction_log, prediction_points
 from recbook.ranking.rankers import Shopper
 
-DAYS_AHEAD = 10.0  # days at most, before a basket, that it is asked for
-PURCHASE_HALF_LIFE = 60.0  # days until a purchase counts half
-SALES_WINDOW = 28.0  # days that what sells is counted in
-OWN_SHARE = 2 / 3  # share of a list that is the shopper's own products, where there are as many
-MOST_ROUNDS = 5  # times at most that a basket is asked about, each time with other candidates
+DAYS_AHEAD = 10.0  # days before a basket, at most, at which it is predicted
+PURCHASE_HALF_LIFE = 60.0  # days in which the weight of a purchase halves
+SALES_WINDOW = 28.0  # days over which sales are counted
+OWN_SHARE = 2 / 3  # share of a list for the shopper's own products, where there are so many
+MOST_ROUNDS = 5  # lists per basket at most, each with other candidates
 
 
 class TrainingList(NamedTuple):
-    """Somebody who bought something soon after, what was proposed, and which of it they bought."""
+    """A shopper shortly before a basket, candidates for it, and which of them the basket held."""
 
     shopper: Shopper
     candidates: list[str]
@@ -33,33 +33,33 @@ class TrainingList(NamedTuple):
 def past_lists(
     receipts: pd.DataFrame, number: int, size: int = 12, days: float = 120.0, seed: int = 0
 ) -> list[TrainingList]:
-    """`number` questions at most, from clean receipts, about baskets of their last `days`, in random order.
+    """Training lists for baskets of the last `days` of clean receipts, `number` at most, in random order.
 
     Each has `size` candidates (fewer in a small shop), in random order too, of which at least one was bought.
-    ValueError if no basket of those days was found anything for.
+    ValueError if for no basket of those days a candidate was bought.
     """
     codes = np.unique(receipts["code"].to_numpy(str))
     log, _ = interaction_log(receipts, codes)
-    asked, rng = prediction_points(log, DAYS_AHEAD, seed), np.random.default_rng(seed)
-    shelf = _Shelf(log, since=log.days.max() - days)
-    baskets = np.flatnonzero((asked.end > asked.first) & (log.days >= log.days.max() - days))
+    points, rng = prediction_points(log, DAYS_AHEAD, seed), np.random.default_rng(seed)
+    source = _CandidateSource(log, since=log.days.max() - days)
+    baskets = np.flatnonzero((points.end > points.first) & (log.days >= log.days.max() - days))
     made = []
     for basket in np.concatenate([rng.permutation(baskets) for _ in range(MOST_ROUNDS)]):
         if len(made) == number:
             break
-        first, day = asked.first[basket], asked.day[basket]
-        items = shelf.propose(np.arange(first, basket), day, size, rng)
+        first, day = points.first[basket], points.day[basket]
+        items = source.propose(np.arange(first, basket), day, size, rng)
         bought = np.isin(items, _items(log, basket))
         if bought.any():
             history = [(log.origin + log.days[b] * DAY, codes[_items(log, b)].tolist()) for b in range(first, basket)]
             made.append(TrainingList(Shopper(history, log.origin + day * DAY), codes[items].tolist(), bought))
     if not made:
-        raise ValueError(f"no basket of the last {days:g} days holds anything that was proposed for it: take more days")
+        raise ValueError(f"no basket of the last {days:g} days holds any of its candidates: take more days")
     return made
 
 
-class _Shelf:
-    """What a shop can propose: counts of what sells, week by week, and of what is bought together, before `since`."""
+class _CandidateSource:
+    """What a shop could propose: sales, week by week, and counts of what was bought together before day `since`."""
 
     def __init__(self, log: InteractionLog, since: float):
         self.log, self.sold = log, {}
@@ -72,7 +72,7 @@ class _Shelf:
         self.together = self.together.tocsr()
 
     def selling(self, day: float) -> np.ndarray:
-        """How often each product was sold in the four weeks before that day's week, (products,)."""
+        """Lines per product in the four weeks before that day's week, (products,)."""
         week = day // 7
         if week not in self.sold:
             recent = (self.days < week * 7) & (self.days >= week * 7 - SALES_WINDOW)
@@ -80,7 +80,7 @@ class _Shelf:
         return self.sold[week]
 
     def propose(self, baskets: np.ndarray, day: float, size: int, rng: np.random.Generator) -> np.ndarray:
-        """Distinct products for somebody with these baskets, in random order, (size,) int64."""
+        """Distinct candidates for a shopper with these baskets, in random order, (size,) int64."""
         lines = np.concatenate([_items(self.log, basket) for basket in baskets])
         age = day - np.repeat(self.log.days[baskets], self.log.sizes[baskets])
         products = self.log.products
@@ -95,7 +95,7 @@ class _Shelf:
 
 
 def _best(scores: np.ndarray, number: int, least: float, rng: np.random.Generator) -> np.ndarray:
-    """The products with the highest scores above zero, each times a random share of at least `least`."""
+    """The products with the highest scores above zero, each score multiplied by a random factor, `least` or more."""
     drawn = scores * rng.uniform(least, 1.0, len(scores))
     best = np.argsort(-drawn, kind="stable")[:number]
     return best[drawn[best] > 0]

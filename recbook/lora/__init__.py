@@ -1,5 +1,6 @@
-"""Chapter 10: low-rank adapters, and what they are trained on: requests with the answers of a good assistant.
+"""Chapter 10: low-rank adapters, and the instruction set that they are trained on: requests with good answers.
 
-Read `layers` (adapters beside frozen matrices), `files` (in `peft`'s format), `instructions` (requests and answers),
-`pairs` (batches in which only answers count), `pretraining` (what the base reads before), `grading` (judging answers).
+Read `layers` (LoRA layers beside frozen matrices), `files` (adapters on disk, in the format of `peft`), `instructions`
+(requests, prompts and answers), `pairs` (batches in which only answers count), `pretraining` (the copy task and the
+answer fragments that the base reads before), and `grading` (answers judged by rules).
 """

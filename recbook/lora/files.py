@@ -1,7 +1,7 @@
-"""Adapters on disk, in `peft`'s format, so that either library reads the other's: an adapter alone, without its base.
+"""Adapters on disk, without their base, in the format of `peft`: either library reads the files of the other.
 
-A file of ours also holds the fingerprint of the base that it was trained on. On another base an adapter would run, and
-be wrong without a sign: so a wrong base is refused.
+A file of ours also holds the fingerprint of the base that the adapter was trained on. On another base an adapter would
+run and give wrong outputs without an error, so a wrong base is refused.
 """
 
 import json
@@ -28,10 +28,10 @@ ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.j
 
 
 def save_adapter(model: nn.Module, name: str, folder: str | Path) -> Path:
-    """Write one adapter alone, as `peft` does; with it the fingerprint of the base that it belongs to.
+    """Save one adapter alone, as `peft` does, with the fingerprint of its base. Returns the path of the weights.
 
-    Two files, of which none appears before both are written, the weights last: a folder with weights is complete.
-    Returns their path.
+    It writes two files. Neither appears before both are written, and the weights come last: a folder with weights is
+    complete.
     """
     check_not_merged(model)
     check_known(model, name)
@@ -41,27 +41,29 @@ def save_adapter(model: nn.Module, name: str, folder: str | Path) -> Path:
             settings = layer.settings[name]
             tensors[_key(place, "A")] = layer.A[name].detach().cpu().contiguous()
             tensors[_key(place, "B")] = layer.B[name].detach().cpu().contiguous()
-    about = {"peft_type": "LORA", "r": settings.rank, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout}
-    about |= {"target_modules": list(settings.targets), "bias": "none", "fan_in_fan_out": False}
+    description = {
+        "peft_type": "LORA",
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+    }
+    description |= {"target_modules": list(settings.targets), "bias": "none", "fan_in_fan_out": False}
     content = safetensors.torch.save(tensors, {"base": base_fingerprint(model)})
-    with (
-        whole_file(folder / ADAPTER_WEIGHTS) as weights,
-        whole_file(folder / ADAPTER_CONFIG) as config,
-    ):  # appear when both are written
+    # Both files appear when both are written.
+    with whole_file(folder / ADAPTER_WEIGHTS) as weights, whole_file(folder / ADAPTER_CONFIG) as config:
         weights.write(content)
-        config.write(json.dumps(about, indent=2).encode())
+        config.write(json.dumps(description, indent=2).encode())
     return folder / ADAPTER_WEIGHTS
 
 
 def load_adapter(model: nn.Module, folder: str | Path, name: str = "default", any_base: bool = False) -> nn.Module:
-    """Put a saved adapter, ours or `peft`'s, on a model under `name`, in use and in place.
+    """Add a saved adapter, ours or one of `peft`, to a model under `name`, in place, and switch to it.
 
-    ValueError if it belongs to another base, or does not say to which (as peft's do not): `any_base` takes it all the
-    same. Also if its shapes do not fit, if it is damaged, or of a kind that is not here; FileNotFoundError if there is
-    none.
+    ValueError if it belongs to another base, or does not say to which (files of `peft` do not), unless `any_base`; if
+    its shapes do not fit, if it is damaged, or of a kind that is not supported. FileNotFoundError if there is none.
     """
     folder = Path(folder)
-    check_not_merged(model)  # what is in the weights now would look like another base
+    check_not_merged(model)  # merged weights would look like another base
     settings, tensors, base = _read(folder)
     if not any_base and base != base_fingerprint(model):
         whose = "does not say which base it belongs to" if base is None else "belongs to another base"
@@ -86,35 +88,32 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default", an
     return model
 
 
-PLAIN_PEFT = dict(  # what an adapter of peft's must say, where it says it, to be the one that is here
+PLAIN_PEFT = dict(  # the entries of peft's configuration that make it plain LoRA, the kind that is supported here
     peft_type="LORA", bias="none", fan_in_fan_out=False, use_dora=False, use_rslora=False, modules_to_save=None,
     layers_to_transform=None, rank_pattern={}, alpha_pattern={}, lora_bias=False, alora_invocation_tokens=None,
     use_qalora=False, layer_replication=None,
 )  # fmt: skip
-CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change the base's weights too
+CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initializations that also change the base's weights
 
 
 def _read(folder: Path) -> tuple[LoRAConfig, dict[str, Tensor], str | None]:
     """Settings, weights and the base's fingerprint of an adapter on disk."""
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
         if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"there is no {name} in {folder}: save an adapter there with adapters.save, or with peft"
-            )
+            raise FileNotFoundError(f"there is no {name} in {folder}: save one there with save_adapter, or with peft")
     try:
-        about = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        other = [
-            f"{key}={about[key]!r}" for key, value in PLAIN_PEFT.items() if about.get(key, value) not in (value, None)
-        ]
-        if str(about.get("init_lora_weights")).startswith(CHANGED_BASES):
-            other.append(f"init_lora_weights={about['init_lora_weights']!r}")
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        changed = [key for key, value in PLAIN_PEFT.items() if config.get(key, value) not in (value, None)]
+        other = [f"{key}={config[key]!r}" for key in changed]
+        if str(config.get("init_lora_weights")).startswith(CHANGED_BASES):
+            other.append(f"init_lora_weights={config['init_lora_weights']!r}")
         if other:
             raise ValueError(f"only plain LoRA can be loaded, and it has {', '.join(other)}")
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
             base = (file.metadata() or {}).get("base")
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         targets = sorted({key.split(".")[-3] for key in tensors})  # peft's target_modules may be a pattern
-        return LoRAConfig(about["r"], about["lora_alpha"], about["lora_dropout"], tuple(targets)), tensors, base
+        return LoRAConfig(config["r"], config["lora_alpha"], config["lora_dropout"], tuple(targets)), tensors, base
     except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} is damaged, or holds no adapter that is known here ({error})") from error
 

@@ -1,4 +1,4 @@
-"""Judging the answers of a shop's assistant, by rules that read them: no opinion, the same verdict every time."""
+"""Grading the answers of a shop's assistant by rules: the same answer always gets the same grades."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ NOTE, OR = " Note: ", " Or:"
 
 
 class Answer(NamedTuple):
-    """An answer in its parts; a mention is a product's code and what is written after it, up to the next part."""
+    """An answer in its parts. A pick and the alternative are a product's code and the text after it."""
 
     picks: list[tuple[str, str]]
     note: str
@@ -21,16 +21,14 @@ class Answer(NamedTuple):
 
 
 def parse_answer(ids: Sequence[int], vocabulary: Vocabulary) -> Answer | None:
-    """The parts of an answer's tokens (without what ends it), or None if it does not follow the format.
+    """The parts of an answer, given its tokens without the end token, or None if it does not follow the format.
 
     The format: two to four products, each with its name, a colon and a reason; a note; one other product, likewise.
     """
     mentions = _mentions(ids, vocabulary)
-    if (
-        mentions is None
-        or not FEWEST_PICKS < len(mentions) <= MOST_PICKS + 1
-        or len({code for code, _ in mentions}) < len(mentions)
-    ):
+    if mentions is None or not FEWEST_PICKS < len(mentions) <= MOST_PICKS + 1:
+        return None
+    if len({code for code, _ in mentions}) < len(mentions):
         return None
     *picks, (last, closing), alternative = mentions
     reason, noted, note = closing.partition(NOTE)
@@ -64,13 +62,17 @@ def _is_reasoned(text: str) -> bool:
 def grade_answer(
     ids: Sequence[int], instruction: Instruction, table: pd.DataFrame, vocabulary: Vocabulary
 ) -> dict[str, bool]:
-    """Whether an answer follows the `format`; names only products that were found, by their names (`grounded`); states
-    the true price of each, and no other (`prices`); meets the `colour`, `kind`, `occasion` asked for (each only if it
-    was asked for), all that is asked (`meets`); gives as `reasons` of its picks the colour and occasion that were asked
-    for, and no other occasion; and names all that meet the request, in order (`complete`). One that does not follow the
-    format passes in nothing.
+    """The grades of an answer, each True or False; an answer that does not follow the format fails in all.
 
-    table: `instructions.goods_table`. What is asked is demanded of the picks, not of the alternative.
+    - `format`: it follows the format.
+    - `grounded`: it names only products that the search found, by their names.
+    - `prices`: it states the true price of each product, and no other.
+    - `colour`, `kind`, `occasion`: the picks have the attribute that the request asks for (only if it asks for it).
+    - `meets`: the picks have all attributes that the request asks for.
+    - `reasons`: the reasons give the colour and occasion asked for, and no other occasion.
+    - `complete`: it names all products that meet the request, in order.
+
+    `table` is that of `goods_table`. The alternative need not meet the request.
     """
     asked, answer = instruction.asked, parse_answer(ids, vocabulary)
     if answer is None:
@@ -79,12 +81,11 @@ def grade_answer(
     known = all(code in instruction.found for code, _ in mentions)
     picks = [code for code, _ in answer.picks]
     met = {name: known and bool((table.loc[picks, name] == asked[name]).all()) for name in _in_order(asked)}
+    prices = (_prices(text) == [format_pounds(table.loc[code, "price"])] for code, text in mentions)
     return {
         "format": True,
         "grounded": known and all(text.startswith(f" {table.loc[code, 'name']}: ") for code, text in mentions),
-        "prices": known
-        and not _prices(answer.note)
-        and all(_prices(text) == [format_pounds(table.loc[code, "price"])] for code, text in mentions),
+        "prices": known and not _prices(answer.note) and all(prices),
         **met,
         "meets": all(met.values()),
         "reasons": all(_gives(text.partition(": ")[2], asked) for _, text in answer.picks),
@@ -97,7 +98,7 @@ def _in_order(asked: dict[str, str]) -> list[str]:
 
 
 def _gives(reason: str, asked: dict[str, str]) -> bool:
-    """Whether a reason says the colour and the occasion asked for, and no occasion if none was."""
+    """Whether a reason gives the colour and the occasion asked for, and no occasion if none was asked for."""
     purpose = for_occasion(asked["occasion"]) in reason if "occasion" in asked else "for " not in reason
     return purpose and asked.get("colour", "") in reason
 

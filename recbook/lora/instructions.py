@@ -1,12 +1,12 @@
-"""An instruction set: what a shopper asks for, what the search found, and the answer that a good assistant gives.
+"""An instruction set: the request of a shopper, the products that a search found, the answer of a good assistant.
 
     <|request|> Do you have a cream dress for the office?<|product|><|21001A|> midi dress in cream silk, for the office,
     £39.95;… Close:<|20490B|> midi dress in navy linen, £35.50;…<|answer|><|21001A|> midi dress in cream silk: cream,
     for the office, £39.95.… Note: silk drapes softly. Or:<|20490B|> midi dress in navy linen: £35.50.
 
-The search says what it found: first what has all that was asked for, then what comes close. The answer names all of
-the first (two to four products) with reasons, adds a note, and the first that comes close. Two styles tell the same
-facts. In the manner of `neuralwork/fashion-style-instruct`.
+The search lists first the products that have all that was asked for, then those that come close. The answer names all
+of the former (two to four) with reasons, adds a note, and offers the first of the latter. Two styles tell the same
+facts. After the data set `neuralwork/fashion-style-instruct`.
 """
 
 import json
@@ -24,32 +24,29 @@ from recbook.tokens.documents import Control, Document, Product, format_pounds, 
 
 ASKED_ATTRIBUTES = ("colour", "kind", "occasion")  # what a request can ask for
 STYLES = ("terse", "warm")
-FEWEST_PICKS, MOST_PICKS, CLOSE_PRODUCTS = (
-    2,
-    4,
-    2,
-)  # products that meet a request, at least and at most; and that come close
-AFTER = r",| in | with | for "  # what a thing is stands before, what it is made of or for stands after
+FEWEST_PICKS, MOST_PICKS = 2, 4  # products that meet a request, at least and at most
+CLOSE_PRODUCTS = 2  # products that come close to a request
+AFTER = r",| in | with | for "  # the kind of a product stands before, its material and purpose after
 COMMON_KIND = 5  # products that must share the last word of a description before it counts as a kind
 
 
 class Instruction(NamedTuple):
-    """A request, what it asks for, and what a search found: codes."""
+    """A request, the attributes that it asks for, and the codes of the products that a search found."""
 
     request: str
-    asked: dict[str, str]  # of ASKED: the value, such as colour: cream
-    picks: tuple[str, ...]  # have all that is asked for
-    close: tuple[str, ...]  # have not, those that share most of it first
+    asked: dict[str, str]  # the value of each of ASKED_ATTRIBUTES that is asked for, such as colour: cream
+    picks: tuple[str, ...]  # products with all of these attributes
+    close: tuple[str, ...]  # products without some of them, those that share most first
 
     @property
     def found(self) -> tuple[str, ...]:
-        """All that the search found."""
+        """All products that the search found."""
         return self.picks + self.close
 
 
 @dataclass(frozen=True)
 class Wording:
-    """Ways to ask: whole requests with places for what and for which occasion, and remarks that may follow."""
+    """Ways to ask: requests with slots for the product and the occasion, and remarks that may follow."""
 
     requests: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -57,12 +54,12 @@ class Wording:
 
 @lru_cache(maxsize=1)
 def phrases() -> dict:
-    """The words of this module, from phrases.json."""
+    """The phrases that requests and answers are made of, from phrases.json."""
     return json.loads(files("recbook.lora").joinpath("phrases.json").read_text(encoding="utf-8"))
 
 
 def wording(part: str) -> Wording:
-    """The ways to ask that are `"learned"`, or those `"held_out"`, which share no request with them.
+    """The ways to ask of a part: `"learned"`, or `"held_out"`, which shares no request with it.
 
     ValueError for another part.
     """
@@ -71,22 +68,22 @@ def wording(part: str) -> Wording:
     return Wording(*(tuple(phrases()[name][part]) for name in ("requests", "remarks")))
 
 
-# --- What there is to ask for ------------------------------------------------------------------------------------
+# --- The goods ---------------------------------------------------------------------------------------------------
 
 
 def goods_table(
     receipts: pd.DataFrame, truth: pd.DataFrame | None = None, unsold: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """By code: `name`, `price`, and the attributes `colour`, `kind`, `occasion`, "" where nothing is known.
+    """The products by code: `name`, `price`, and the attributes `colour`, `kind`, `occasion`, "" where unknown.
 
-    `unsold`: products beside those of the receipts, by code with `description` and `price`, where there is no `truth`.
-    `truth` is the true catalogue of the embedded shop (`Shop.products`); without it the attributes are words found in
-    the descriptions: a colour, a last word that several products share (before a comma or words such as "in" and
-    "with"), a word that tells an occasion.
+    `truth` is the true catalogue of the embedded shop (`Shop.products`). Without it the attributes are words of the
+    descriptions: a colour, a last word that several products share (before a comma or words such as "in" and "with"), a
+    word that tells an occasion. `unsold`: products beside those of the receipts, by code with `description` and
+    `price`, where there is no `truth`.
     """
     table = pd.concat([rc.catalogue(receipts)[["description", "price"]], unsold]).sort_index()
     if truth is None:
-        return _found(table.assign(name=table["description"].map(sentence_case)))
+        return _attributes(table.assign(name=table["description"].map(sentence_case)))
     truth = truth.loc[table.index]
     kinds = _heads(truth["kind"])
     colours = truth["colour"].str.split().str[-1].fillna("")
@@ -95,21 +92,20 @@ def goods_table(
 
 
 def _heads(kinds: pd.Series) -> pd.Series:
-    """What one asks for: "maxi dress" and "short dress" are dresses, "pair of gloves" are gloves."""
+    """The kind that people ask for: "maxi dress" and "short dress" are dresses, "pair of gloves" are gloves."""
     head = kinds.str.split(" of ").str[-1]
     last = head.str.split().str[-1]
     shared = last.groupby(last).transform(lambda of: kinds[of.index].nunique()) > 1
     return last.where(shared, head)
 
 
-def _found(table: pd.DataFrame) -> pd.DataFrame:
-    """The attributes that the names themselves tell."""
+def _attributes(table: pd.DataFrame) -> pd.DataFrame:
+    """The attributes that the names tell."""
     words = table["name"].str.lower().str.findall(r"[a-z]+")
     colours, themes = set(phrases()["colours"]), phrases()["themes"]
     last = table["name"].str.lower().str.split(AFTER, n=1, regex=True).str[0].str.findall(r"[a-z]+").str[-1].fillna("")
-    common = (
-        (last.groupby(last).transform("size") >= COMMON_KIND) & ~last.isin({*colours, *themes}) & (last.str.len() > 2)
-    )
+    common = last.groupby(last).transform("size") >= COMMON_KIND
+    common &= ~last.isin({*colours, *themes}) & (last.str.len() > 2)
     return pd.DataFrame({
         "name": table["name"], "price": table["price"],
         "colour": words.map(lambda found: next((word for word in found if word in colours), "")),
@@ -119,10 +115,9 @@ def _found(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_goods(table: pd.DataFrame, share: float, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The goods in two: those to learn from, and a `share` held out; colours of one thing (85123A, 85123B) together."""
-    family = table.index.str.extract(r"^(\d*)")[0].where(
-        lambda digits: digits != "", table.index.to_series().to_numpy()
-    )
+    """Split the goods into those to learn from and a `share` held out; variants (85123A, 85123B) stay together."""
+    digits = table.index.str.extract(r"^(\d*)")[0]
+    family = digits.where(digits != "", table.index.to_series().to_numpy())
     drawn = np.random.default_rng(seed).permutation(family.unique())
     held = family.isin(drawn[: round(share * len(drawn))]).to_numpy()
     return table[~held], table[held]
@@ -132,24 +127,24 @@ def split_goods(table: pd.DataFrame, share: float, seed: int = 0) -> tuple[pd.Da
 
 
 def write_instructions(table: pd.DataFrame, number: int, wording: Wording, seed: int = 0) -> list[Instruction]:
-    """`number` instructions about the goods in `table`: ValueError if no request would find two of them.
+    """`number` instructions about the goods in `table`; ValueError if no request would find two of them.
 
-    What is asked for is drawn from all combinations of attributes that two products or more meet.
+    The attributes asked for are drawn from all combinations that two products or more have.
     """
-    rng, wishes = np.random.default_rng(seed), _wishes(table)
-    if not wishes or len(table) < 2 * MOST_PICKS:
+    rng, combinations = np.random.default_rng(seed), [dict(found) for found in _combinations(table)]
+    if not combinations or len(table) < 2 * MOST_PICKS:
         raise ValueError(f"{len(table)} products are too few: no request finds two of them beside others")
-    kinds = sorted({tuple(sorted(wish)) for wish in map(dict, wishes)})
-    by_kind = {kind: [wish for wish in map(dict, wishes) if tuple(sorted(wish)) == kind] for kind in kinds}
-    made = []
-    while len(made) < number:
-        asked = by_kind[kinds[rng.integers(len(kinds))]]
-        made.append(_instruction(table, asked[rng.integers(len(asked))], wording, rng))
-    return made
+    names = sorted({tuple(sorted(asked)) for asked in combinations})
+    by_names = {these: [asked for asked in combinations if tuple(sorted(asked)) == these] for these in names}
+    written = []
+    while len(written) < number:
+        choices = by_names[names[rng.integers(len(names))]]
+        written.append(_instruction(table, choices[rng.integers(len(choices))], wording, rng))
+    return written
 
 
-def _wishes(table: pd.DataFrame) -> list[tuple[tuple[str, str], ...]]:
-    """Every combination of one to three attributes that at least FEWEST products have, and CLOSE others have not."""
+def _combinations(table: pd.DataFrame) -> list[tuple[tuple[str, str], ...]]:
+    """All values of one to three attributes that FEWEST_PICKS products or more have and CLOSE_PRODUCTS others lack."""
     found = []
     for names in (["kind"], ["colour"], ["occasion"], ["colour", "kind"], ["colour", "occasion"], ["kind", "occasion"],
                   list(ASKED_ATTRIBUTES)):  # fmt: skip
@@ -168,7 +163,7 @@ def _instruction(table: pd.DataFrame, asked: dict[str, str], wording: Wording, r
 
 
 def _shared(table: pd.DataFrame, asked: dict[str, str]) -> np.ndarray:
-    """How many of the attributes asked for each product has, (products,)."""
+    """The number of attributes asked for that each product has, (products,)."""
     return sum((table[name] == value).to_numpy().astype(int) for name, value in asked.items())
 
 
@@ -187,7 +182,7 @@ def _article(thing: str) -> str:
 
 
 def for_occasion(occasion: str) -> str:
-    """for the office, for Christmas."""
+    """The words for an occasion, such as "for the office" or "for Christmas"."""
     return f"for {phrases()['occasions'].get(occasion, occasion)}"
 
 
@@ -195,9 +190,9 @@ def for_occasion(occasion: str) -> str:
 
 
 def prompt(request: str, picks: Sequence[str], close: Sequence[str], table: pd.DataFrame) -> Document:
-    """What the model reads before it answers: the request, and what the search found, with price and occasion."""
-    listed = [*found_products(picks, table), " Close:", *found_products(close, table)[1:]]
-    return [Control("<|request|>"), f" {request}", *listed, Control("<|answer|>")]
+    """The prompt: the request, and the products that the search found, with occasion and price."""
+    products = [*found_products(picks, table), " Close:", *found_products(close, table)[1:]]
+    return [Control("<|request|>"), f" {request}", *products, Control("<|answer|>")]
 
 
 def found_products(codes: Sequence[str], table: pd.DataFrame) -> Document:
@@ -211,7 +206,7 @@ def found_products(codes: Sequence[str], table: pd.DataFrame) -> Document:
 
 
 def answer(instruction: Instruction, table: pd.DataFrame, style: str) -> Document:
-    """What a good assistant says, in one of STYLES, after `prompt`."""
+    """The answer of a good assistant to `prompt`, in one of STYLES."""
     if style not in STYLES:
         raise ValueError(f"there is no style {style!r}: give one of {', '.join(STYLES)}")
     reason, closer = (_terse, _terse_closer) if style == "terse" else (_warm, _warm_closer)
@@ -225,7 +220,7 @@ def answer(instruction: Instruction, table: pd.DataFrame, style: str) -> Documen
 
 
 def _facts(product: pd.Series, asked: dict[str, str]) -> dict[str, str]:
-    """What of the request the product meets, in words."""
+    """The attributes asked for that the product has, in words."""
     met = {name: value for name, value in asked.items() if product[name] == value}
     return met | ({"occasion": for_occasion(met["occasion"])} if "occasion" in met else {})
 
@@ -252,6 +247,6 @@ def _warm_closer(product: pd.Series) -> str:
 
 
 def _note(names: Sequence[str]) -> str:
-    """A word on the first material that the picks' names tell."""
+    """The note on the first material that the names of the picks tell."""
     notes = phrases()["materials"]
     return next((notes[word] for name in names for word in name.lower().split() if word in notes), "all are in stock")

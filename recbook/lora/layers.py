@@ -1,7 +1,7 @@
-"""Low-rank adapters: a few trained numbers beside frozen matrices, kept apart, switched, merged, taken away again.
+"""LoRA, low-rank adapters: a few trained parameters beside frozen matrices, that can be switched, merged and unmerged.
 
-A frozen layer x W' + b gets a second, narrow way: x A' B' times alpha / rank, with A (rank, in) and B (out, rank). B
-starts at zero, so an adapter begins as no change at all. Several may stand on one base; one is in use, or none.
+A frozen layer x W' + b gets a low-rank path beside it: x A' B' times alpha / rank, with A (rank, in) and B (out, rank).
+B starts at zero, so a new adapter changes nothing. A base may have several adapters; one is in use, or none.
 Hu et al. (2022).
 """
 
@@ -22,8 +22,8 @@ class LoRAConfig:
     """The shape of an adapter."""
 
     rank: int = 16
-    alpha: float = 32.0  # what the adapter adds is scaled by alpha / rank
-    dropout: float = 0.0  # share of an adapter's inputs dropped in training
+    alpha: float = 32.0  # the adapter's output is scaled by alpha / rank
+    dropout: float = 0.0  # share of the adapter's inputs dropped in training
     targets: tuple[str, ...] = ALL_TARGETS  # the layers it adapts, by the last part of their names
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class LoRAConfig:
 
     @property
     def scale(self) -> float:
-        """What A and B's product is multiplied by."""
+        """The factor of B A: alpha / rank."""
         return self.alpha / self.rank
 
 
@@ -44,7 +44,7 @@ class LoRALinear(nn.Module):
     """A frozen linear layer `base` with adapters beside it: A (rank, in) and B (out, rank) by the adapter's name."""
 
     def __init__(self, base: nn.Module):
-        """`base` has in_features and out_features, whatever its weights are made of: floats, or codes of four bits."""
+        """`base` has in_features and out_features; its weights may be floats or quantized codes."""
         super().__init__()
         self.base, self.in_features, self.out_features = base, base.in_features, base.out_features
         self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
@@ -54,7 +54,7 @@ class LoRALinear(nn.Module):
         self.plain: Tensor | None = None  # the base's weight, while an adapter is merged into it
 
     def add(self, name: str, settings: LoRAConfig, generator: torch.Generator) -> None:
-        """A new adapter: A uniform as PyTorch's linear layers are, B zero; in the base's type of floats."""
+        """Add an adapter: A uniform as in PyTorch's linear layers, B zero; both in the base's type of floats."""
         like = next(tensor for tensor in self.base.state_dict().values() if tensor.is_floating_point())
         A = (2 * torch.rand(settings.rank, self.in_features, generator=generator) - 1) / math.sqrt(self.in_features)
         self.A[name] = nn.Parameter(A.to(like))
@@ -62,7 +62,7 @@ class LoRALinear(nn.Module):
         self.settings[name] = settings
 
     def delta(self, name: str) -> Tensor:
-        """What adapter `name` adds to the weight, (out, in)."""
+        """The change of the weight that adapter `name` makes, (out, in)."""
         return self.settings[name].scale * self.B[name] @ self.A[name]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,8 +71,8 @@ class LoRALinear(nn.Module):
         if self.used is None or self.merged is not None:
             return y
         settings = self.settings[self.used]
-        narrow = F.linear(F.dropout(x, settings.dropout, self.training), self.A[self.used])  # (…, in) -> (…, rank)
-        return y + settings.scale * F.linear(narrow, self.B[self.used])  # (…, rank) -> (…, out)
+        low_rank = F.linear(F.dropout(x, settings.dropout, self.training), self.A[self.used])  # (…, in) -> (…, rank)
+        return y + settings.scale * F.linear(low_rank, self.B[self.used])  # (…, rank) -> (…, out)
 
 
 # --- On a model --------------------------------------------------------------------------------------------------
@@ -81,14 +81,14 @@ class LoRALinear(nn.Module):
 def add_adapter(
     model: nn.Module, name: str = "default", settings: LoRAConfig = DEFAULT_LORA, seed: int = 0
 ) -> nn.Module:
-    """Put a new adapter on a model, in place: it alone is trained and in use from now on, all else is frozen.
+    """Add a new adapter to a model, in place. From then on it alone is in use and trained; all else is frozen.
 
-    ValueError if the name is taken or cannot be one, if a target is no layer, or while an adapter is merged.
+    ValueError if the name is taken or cannot be one, if no layer has a target's name, or while an adapter is merged.
     """
     if not name or "." in name or hasattr(nn.ParameterDict(), name):  # it becomes an attribute of the layers
         raise ValueError(f"an adapter cannot be called {name!r}: give a name without dots that PyTorch does not use")
     if any(name in layer.settings for layer in adapted_layers(model).values()):
-        raise ValueError(f"there is an adapter {name!r} already: give another name, or remove it first")
+        raise ValueError(f"there is an adapter {name!r} already: give another name")
     check_not_merged(model)
     wanted = target_layers(model, settings)
     if missing := sorted(set(settings.targets) - {place.split(".")[-1] for place in wanted}):
@@ -98,7 +98,7 @@ def add_adapter(
     for place, layer in wanted.items():
         adapted = layer if isinstance(layer, LoRALinear) else LoRALinear(layer).train(layer.training)
         adapted.add(name, settings, generator)
-        _put(model, place, adapted)
+        _replace(model, place, adapted)
     use_adapter(model, name)
     return model
 
@@ -114,7 +114,7 @@ def target_layers(model: nn.Module, settings: LoRAConfig) -> dict[str, nn.Module
 
 
 def use_adapter(model: nn.Module, name: str | None) -> None:
-    """Put adapter `name` in use, or none, and let it alone be trained: as quick as a request, no weight moves.
+    """Switch to adapter `name`, or to none; it alone is trained from then on. No weight moves, so this costs nothing.
 
     ValueError if there is no such adapter, or while one is merged.
     """
@@ -129,24 +129,12 @@ def use_adapter(model: nn.Module, name: str | None) -> None:
             matrix[name].requires_grad_(True)
 
 
-def remove_adapter(model: nn.Module, name: str) -> None:
-    """Take adapter `name` away; a layer without any is the plain one again. Weights stay frozen or not as they are."""
-    check_not_merged(model)
-    check_known(model, name)
-    for place, layer in adapted_layers(model).items():
-        if name in layer.settings:
-            del layer.A[name], layer.B[name], layer.settings[name]
-            layer.used = None if layer.used == name else layer.used
-        if not layer.settings:
-            _put(model, place, layer.base)
-
-
 @torch.no_grad()
 def merge_adapter(model: nn.Module, name: str) -> None:
-    """Add adapter `name` into the frozen weights: the same outputs with no second way, as quick as the plain model.
+    """Add adapter `name` into the frozen weights: the same outputs, as fast as the plain model.
 
-    The plain weights are kept aside until `unmerge_adapter`. ValueError for a base whose weights are codes: four bits cannot
-    hold the sum.
+    The plain weights are kept aside until `unmerge_adapter`. ValueError for a quantized base: its codes cannot hold the
+    sum.
     """
     check_not_merged(model)
     check_known(model, name)
@@ -155,20 +143,20 @@ def merge_adapter(model: nn.Module, name: str) -> None:
             raise ValueError(f"{place} is quantized: merge into the float32 model, and quantize the result")
     for layer in adapted_layers(model).values():
         if name in layer.settings:
-            layer.plain = layer.base.weight.clone()  # taking the sum apart again would leave other weights, by rounding
+            layer.plain = layer.base.weight.clone()  # subtracting the change again would round
             layer.base.weight += layer.delta(name)
         layer.merged = name
 
 
 @torch.no_grad()
 def unmerge_adapter(model: nn.Module) -> None:
-    """Take the merged adapter out of the weights again, to the last bit, and put it in use beside them.
+    """Take the merged adapter out of the weights again, to the last bit, and switch to it.
 
     ValueError if none is merged.
     """
     name = _merged(model)
     if name is None:
-        raise ValueError("no adapter is merged into the weights: merge(model, name) puts one there")
+        raise ValueError("no adapter is merged into the weights: merge_adapter(model, name) puts one there")
     for layer in adapted_layers(model).values():
         if layer.plain is not None:
             layer.base.weight.copy_(layer.plain)
@@ -177,27 +165,27 @@ def unmerge_adapter(model: nn.Module) -> None:
 
 
 def merge_and_unload(model: nn.Module, name: str) -> nn.Module:
-    """Merge adapter `name` for good: plain layers again, still frozen, to be saved or quantized; no adapter is left."""
+    """Merge adapter `name` for good: the layers are plain and frozen, to be saved or quantized; no adapter is left."""
     merge_adapter(model, name)
     for place, layer in adapted_layers(model).items():
-        _put(model, place, layer.base)
+        _replace(model, place, layer.base)
     return model
 
 
 def trained_parameters(model: nn.Module) -> int:
-    """How many numbers are trained."""
+    """The number of parameters that are trained."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def adapter_parameters(model: nn.Module, settings: LoRAConfig = DEFAULT_LORA) -> int:
-    """How many numbers an adapter has, on paper: rank times (in + out), over all target layers."""
+    """The number of parameters of an adapter, by the formula: rank times (in + out), summed over the target layers."""
     return sum(
         settings.rank * (layer.in_features + layer.out_features) for layer in target_layers(model, settings).values()
     )
 
 
 def base_fingerprint(model: nn.Module) -> str:
-    """sha256 of the frozen model's weights and their names, the same with adapters on it and without."""
+    """The sha256 of the frozen weights and their names, the same with adapters and without."""
     digest = hashlib.sha256()
     for place, tensor in sorted(_frozen(model)):
         digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -215,24 +203,24 @@ def check_known(model: nn.Module, name: str) -> None:
 def check_not_merged(model: nn.Module) -> None:
     """ValueError while an adapter is merged into the weights."""
     if (merged := _merged(model)) is not None:
-        raise ValueError(f"the adapter {merged!r} is merged into the weights: unmerge(model) first")
+        raise ValueError(f"the adapter {merged!r} is merged into the weights: unmerge_adapter(model) first")
 
 
 # --- Inside ------------------------------------------------------------------------------------------------------
 
 
-def _put(model: nn.Module, place: str, layer: nn.Module) -> None:
+def _replace(model: nn.Module, place: str, layer: nn.Module) -> None:
     parent, _, name = place.rpartition(".")
     setattr(model.get_submodule(parent), name, layer)
 
 
 def _merged(model: nn.Module) -> str | None:
-    """The adapter that is merged into the weights, if one is: merging marks all layers."""
+    """The adapter that is merged into the weights, or None. Merging marks all layers."""
     return next((layer.merged for layer in adapted_layers(model).values()), None)
 
 
 def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers, adapted or not, by name; what stands inside an adapted one is not counted again."""
+    """The linear layers, adapted or not, by name, without those inside an adapted layer."""
     adapted = tuple(f"{place}." for place in adapted_layers(model))
     return {
         place: layer
@@ -242,7 +230,7 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _frozen(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of the model as it would be without adapters."""
+    """Names and tensors of the model without its adapters."""
     adapted = tuple(adapted_layers(model))
     for name, tensor in model.state_dict().items():
         place = next((place for place in adapted if name.startswith(f"{place}.")), None)

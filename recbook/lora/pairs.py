@@ -1,7 +1,7 @@
-"""Prompts with the answers that a model is to learn: batches in which only the answers count.
+"""Pairs of a prompt and the answer that a model is to learn: batches in which only the answers count.
 
-What stands in the prompt is given, so no loss is taken there: its targets are -1. `load_pairs` reads instruction sets of free
-text from a file, or from the Hugging Face hub, such as `neuralwork/fashion-style-instruct`.
+The prompt is given, so it has no loss: its targets are -1. `load_pairs` reads instruction sets of free text, such as
+`neuralwork/fashion-style-instruct`, from a file or from the Hugging Face hub.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from recbook.gpt.cross_entropy import IGNORED_TARGET
+from recbook.gpt.cross_entropy import IGNORE_INDEX
 from recbook.tokens.documents import Control, Document, encode_document
 from recbook.tokens.vocabulary import Vocabulary
 
@@ -27,7 +27,7 @@ PAIRS_COLUMNS, PAIRS_SUFFIXES = ["input", "context", "completion"], (".parquet",
 class PromptAnswerPairs:
     """Token ids of prompts and of their answers, each answer closed by the token that ends a document.
 
-    `batch` and `blocks` are what `train` and `validation_loss` ask of data.
+    `train` calls `batch`, `validation_loss` calls `blocks`.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -44,7 +44,7 @@ class PromptAnswerPairs:
         return len(self.prompts)
 
     def fitting(self, positions: int) -> list[int]:
-        """Which pairs a model with so many positions can hold."""
+        """Rows of the pairs that fit in a model with so many positions."""
         both = zip(self.prompts, self.answers, strict=True)
         return [row for row, (prompt, answer) in enumerate(both) if len(prompt) + len(answer) - 1 <= positions]
 
@@ -68,7 +68,7 @@ class PromptAnswerPairs:
         texts = [[*self.prompts[row], *self.answers[row]] for row in rows]
         length = max(map(len, texts)) - 1
         tokens = torch.full((len(texts), length), self.pad)
-        targets = torch.full((len(texts), length), IGNORED_TARGET)
+        targets = torch.full((len(texts), length), IGNORE_INDEX)
         for place, (row, text) in enumerate(zip(rows, texts, strict=True)):
             given = len(self.prompts[row]) - 1  # position t predicts token t + 1: the prompt's last the answer's first
             tokens[place, : len(text) - 1] = torch.tensor(text[:-1])
@@ -79,25 +79,25 @@ class PromptAnswerPairs:
 def encode_pairs(prompts: Sequence[Document], answers: Sequence[Document], vocabulary: Vocabulary) -> PromptAnswerPairs:
     """Documents as `PromptAnswerPairs`, each answer closed by `<|end|>`."""
     end, pad = vocabulary.control["<|end|>"], vocabulary.control["<|pad|>"]
-    asked = [encode_document(prompt, vocabulary) for prompt in prompts]
-    return PromptAnswerPairs(asked, [[*encode_document(answer, vocabulary), end] for answer in answers], pad)
+    prompt_ids = [encode_document(prompt, vocabulary) for prompt in prompts]
+    return PromptAnswerPairs(prompt_ids, [[*encode_document(answer, vocabulary), end] for answer in answers], pad)
 
 
 def load_pairs(source: str | Path = INSTRUCTION_SET) -> tuple[list[Document], list[Document]]:
-    """Prompts and answers of an instruction set of free text: what is asked, in which context, and what is answered.
+    """Prompts and answers of an instruction set of free text.
 
     `source`: a parquet or JSON Lines file with the text columns `input`, `context` and `completion`, or the name of
     such a data set on the Hugging Face hub, whose parquet files are fetched and read in the order of their names (no
-    code of it is run). ValueError for other columns, rows without an answer, or another kind of file; what went wrong
-    with a name, and what to do, for one that cannot be had.
+    code of it is run). ValueError for other columns, rows without an answer, another kind of file, or a data set that
+    cannot be fetched.
     """
     path = Path(source)
     if path.suffix not in PAIRS_SUFFIXES and path.exists():
         raise ValueError(f"{path} is here, and is no file that ends in {' or '.join(PAIRS_SUFFIXES)}: give such a file")
     files = [path] if path.suffix in PAIRS_SUFFIXES else _fetched(str(source))
     table = pd.concat([_read(file) for file in files], ignore_index=True)
-    asked = table["input"].fillna("") + " " + table["context"].fillna("")
-    prompts = [[Control("<|request|>"), f" {text.strip()}", Control("<|answer|>")] for text in asked]
+    requests = table["input"].fillna("") + " " + table["context"].fillna("")
+    prompts = [[Control("<|request|>"), f" {text.strip()}", Control("<|answer|>")] for text in requests]
     return prompts, [[f" {text.strip()}"] for text in table["completion"]]
 
 

@@ -1,9 +1,9 @@
-"""What a small model must have read before it can be taught to answer: lists said again, and words.
+"""Pre-training text for the assistant's base: a copy task, and fragments of requests and answers.
 
-A large model has seen every word of English, and text that repeats text. A model of a shop's receipts has seen neither:
-it knows a product by heart and never looks back, and letters that no receipt holds are all the same to it. So the
-narrator's base also reads `copy_task_lists`, random products with their prices and then the same once more, and `answer_fragments`, the
-words that shoppers and the shop use, torn apart. No request stands beside an answer here.
+A large model has read every word of English, and much text that repeats text. A model of a shop's receipts has read
+neither: it knows products by heart and never copies from its context, and it cannot spell words that no receipt holds.
+So the base also reads `copy_task_lists`, lists of random products followed by the same products again, and
+`answer_fragments`, requests and parts of answers, never a request together with its answer.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LONGEST_LIST = 6  # products in a list
 
 
 def copy_task_lists(table: pd.DataFrame, number: int, seed: int = 0) -> Iterator[Document]:
-    """`number` lists of two to six random goods, each followed by the same products again, every third with prices.
+    """`number` lists of two to six random products, each followed by the same products again, every third with prices.
 
     ValueError if there are fewer than six goods.
     """
@@ -34,15 +34,14 @@ def copy_task_lists(table: pd.DataFrame, number: int, seed: int = 0) -> Iterator
 
 
 def answer_fragments(table: pd.DataFrame, number: int, seed: int = 0) -> Iterator[Document]:
-    """`number` requests, and twice as many remarks of the shop, torn out of answers about the goods."""
-    made = write_instructions(table, number, wording("learned"), seed)
-    for instruction in made:
+    """`number` requests, and twice as many fragments of answers about the goods, one per style."""
+    for instruction in write_instructions(table, number, wording("learned"), seed):
         yield [Control("<|request|>"), f" {instruction.request}"]
         for style in STYLES:
-            yield _torn(instruction, table, style)
+            yield _fragment(instruction, table, style)
 
 
-def _torn(instruction: Instruction, table: pd.DataFrame, style: str) -> Document:
-    """The last pick's words and what follows, without the products."""
+def _fragment(instruction: Instruction, table: pd.DataFrame, style: str) -> Document:
+    """The text of the last pick and of what follows it, without the products."""
     texts = [part for part in answer(instruction, table, style) if isinstance(part, str)]
     return [text.partition(":")[2] for text in texts[-2:]]

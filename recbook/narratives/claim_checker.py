@@ -1,13 +1,13 @@
-"""The claim checker: finds every claim of a text and holds it against the facts, exactly.
+"""The claim checker: finds every claim of a text and checks it against the facts, exactly.
 
-It reads any English text, not only what the shop's own narrator writes: rules over plain words (`cues`), product names
-and numbers (`mentions`). It fails closed: a price, number, month, name or word that no rule can explain by the facts
-counts as a false claim, and so does what no receipt can prove: praise such as "bestselling", "not", "nobody", "most
-shoppers". So it flags some texts that are true but told in words that it does not know.
+It reads any English text, not only what the shop's own narrator writes: with rules over plain words (`claim_patterns`),
+product names and numbers (`entities`). It fails closed: a price, number, month, name or word that no rule can explain
+by the facts counts as a false claim, and so does what no receipt can prove: praise such as "bestselling", "not",
+"nobody", "most shoppers". So it flags some true texts whose words it does not know.
 
-A text is read clause by clause. Each has a subject: what *you* bought, what *others* bought, or the product. A claim
-about a purchase is held against the purchase that the clause names, or describes, or that was named last. A clause
-about the product may name another one only to compare, as in "it goes with your teapot".
+It reads a text clause by clause. Each clause has a subject: what *you* bought, what *others* bought, or the product. It
+checks a claim about a purchase against the purchase that the clause names or describes, or that was named last. A
+clause about the product may name another one only to compare, as in "it goes with your teapot".
 """
 
 import re
@@ -24,10 +24,10 @@ from recbook.narratives.entities import (
     Lexicon,
     Mention,
     cover_mentions,
+    date_matches,
     list_opening,
     month_of,
     parse_number,
-    said_of,
 )
 from recbook.narratives.fact_store import FactStore
 from recbook.narratives.facts import CoPurchase, Facts, Purchase
@@ -35,18 +35,18 @@ from recbook.tokens.documents import format_pounds
 
 
 class ClaimChecker:
-    """`ClaimChecker(ledger).claims(text, facts)`: every claim; `.false(text, facts)`: those that are not true."""
+    """`ClaimChecker(fact_store).claims(text, facts)`: every claim; `.false(text, facts)`: those that are not true."""
 
-    def __init__(self, ledger: FactStore):
-        """A checker that knows the names and attributes of this shop's products."""
-        self.lexicon = Lexicon(ledger.names, ledger.attributes)
+    def __init__(self, fact_store: FactStore):
+        """A checker that knows the names and attributes of the fact store's products."""
+        self.lexicon = Lexicon(fact_store.names, fact_store.attributes)
 
     def claims(self, text: str, facts: Facts) -> list[Claim]:
         """All claims of a text, in its order."""
         names, found, clause = self.lexicon.names(text), [], None
         for start, end in _clauses(cover_mentions(text, names)):
             named = [Mention(n.start - start, n.end - start, n.value) for n in names if start <= n.start < end]
-            clause = ReadClause(self.lexicon, facts, text[start:end], named, clause)
+            clause = CheckedClause(self.lexicon, facts, text[start:end], named, clause)
             found += [claim._replace(start=claim.start + start, end=claim.end + start) for claim in clause.claims()]
         return sorted(found)
 
@@ -55,13 +55,13 @@ class ClaimChecker:
         return [claim for claim in self.claims(text, facts) if not claim.true]
 
     def starts(self, text: str) -> list[int]:
-        """Where the sentences of a text begin; a full stop inside a price or a name ends none."""
+        """Where the sentences of a text begin; a full stop inside a price or a name does not end a sentence."""
         covered = cover_mentions(text, self.lexicon.names(text))
         return [0, *(place.end() for place in patterns.SENTENCE.finditer(covered))]
 
 
 def _clauses(text: str) -> list[tuple[int, int]]:
-    """Where the clauses of a covered text begin and end; what parts them belongs to none."""
+    """Where the clauses of a covered text begin and end; separators belong to no clause."""
     parts = sorted(
         [*patterns.SENTENCE.finditer(text), *patterns.CLAUSE.finditer(text)], key=lambda place: place.start()
     )
@@ -75,21 +75,21 @@ def _clauses(text: str) -> list[tuple[int, int]]:
     return [(a, b) for a, b in places if a < b and text[a:b].strip()]
 
 
-class ReadClause(Clause):
-    """A clause with the claims that it makes; places are counted from its beginning."""
+class CheckedClause(Clause):
+    """A clause whose claims are checked; places are counted from its beginning."""
 
     def claims(self) -> list[Claim]:
-        """Its claims, under the reading of "it" and of descriptions that makes most of them true."""
-        readings = ([*self._products(about), *self._rest(about)] for about in self._subjects())
+        """Its claims, under the reading of "it" and of descriptions that makes the fewest of them false."""
+        readings = ([*self._products(about), *self._other_claims(about)] for about in self._subjects())
         return min(readings, key=lambda reading: sum(not claim.true for claim in reading))
 
     # --- Numbers, dates, words -----------------------------------------------------------------------------------
 
-    def _rest(self, about: Purchase | CoPurchase | None) -> list[Claim]:
-        """Prices, dates, unprovable praise, counts, trends, attributes, and what is left: each place once."""
+    def _other_claims(self, about: Purchase | CoPurchase | None) -> list[Claim]:
+        """Prices, percentages, dates, praise, counts, trends, attributes, unexplained words: each place once."""
         text, found = self.covered, []
         readers = [self._prices, self._percents, self._dates, self._unprovable, self._counts, self._trends]
-        for read in [*readers, self._attributes, self._strays]:
+        for read in [*readers, self._attributes, self._unexplained]:
             new = list(read(text, about))
             found += new
             text = cover_mentions(text, [Mention(claim.start, claim.end, None) for claim in new])
@@ -100,12 +100,12 @@ class ReadClause(Clause):
             amount = parse_number(place[1] or place[2]) / (100 if place[3] in ("p", "pence") else 1)
             kind, true_amount, right = self._amount(text[: place.start()], text[place.end() :], about)
             true = right and true_amount is not None
-            true = true and patterns.holds(text[: place.start()], *(_as_told(each) for each in (true_amount, amount)))
+            true = true and patterns.holds(text[: place.start()], *(_rounded(each) for each in (true_amount, amount)))
             why = "nothing is known of it" if true_amount is None else f"the receipts say {format_pounds(true_amount)}"
             yield self._claim(place, kind, true, why if right else "the price did not move so")
 
     def _amount(self, before: str, after: str, about: Purchase | CoPurchase | None) -> tuple[str, float | None, bool]:
-        """What a price between these words is meant to be: its kind, the true one, whether the direction is right."""
+        """What a price between these words means: its kind, the true amount, and whether the direction is right."""
         change = self.facts.change
         if (way := patterns.way(before, after)) is not None:
             return "discount", abs(change) if change else None, change * way >= 0
@@ -140,11 +140,11 @@ class ReadClause(Clause):
                 yield self._claim(place, "date", true, f"season: {facts.season}")
                 continue
             else:
-                dates, why = self._meant(before, about), "not the date of the purchase"
-            yield self._claim(place, "date", said_of(place, dates, facts.moment), why)
+                dates, why = self._dates_meant(before, about), "not the date of the purchase"
+            yield self._claim(place, "date", date_matches(place, dates, facts.moment), why)
 
-    def _meant(self, before: str, about: Purchase | None) -> list:
-        """The dates that the words before a month speak of; none if they are not understood."""
+    def _dates_meant(self, before: str, about: Purchase | None) -> list:
+        """The dates that the words before a month refer to; none if no rule understands them."""
         if isinstance(about, CoPurchase) and patterns.YOU_BOUGHT.search(before):
             about = next((each for each in self.facts.bought if each.code == about.code), None)
         if not isinstance(about, Purchase):
@@ -175,7 +175,7 @@ class ReadClause(Clause):
             if not times and not buyers and (word == "one" or (word == "two" and patterns.BOTH.search(before))):
                 continue  # "this one", "the two": no count
             if times and self.you:
-                held = self._held(about, after)
+                held = self._times_bought(about, after)
             elif buyers and self.others and isinstance(about, CoPurchase):
                 held = about.shoppers
             end = place.end() + (unit.end() if unit else 0)
@@ -183,13 +183,13 @@ class ReadClause(Clause):
             true = held is not None and patterns.holds(before, held, parse_number(word))
             yield self._claim(Mention(place.start(), end, None), "count", true, why)
 
-    def _held(self, about: Purchase | None, after: str) -> int | None:
-        """How many baskets held the purchase: in the month that follows the number, or at all."""
+    def _times_bought(self, about: Purchase | None, after: str) -> int | None:
+        """How many baskets held the purchase: in the month that follows the number, or in all."""
         if not isinstance(about, Purchase):
             return None
         month = patterns.IN_MONTH.match(after)
         named = DATE_PATTERN.match(after, month.end()) if month else None
-        return sum(said_of(named, [date], self.facts.moment) for date in about.dates) if named else about.times
+        return sum(date_matches(named, [date], self.facts.moment) for date in about.dates) if named else about.times
 
     def _trends(self, text: str, about: Purchase | CoPurchase | None) -> Iterator[Claim]:
         for way, pattern in ((-1, patterns.FALLS), (1, patterns.RISES)):
@@ -198,6 +198,6 @@ class ReadClause(Clause):
                 yield self._claim(place, "discount", self.facts.change * way > 0 and half, "the price did not move so")
 
 
-def _as_told(amount: float) -> float:
-    """Pounds, rounded as a text tells them."""
+def _rounded(amount: float) -> float:
+    """Pounds, rounded as texts write them."""
     return parse_number(format_pounds(amount)[1:])

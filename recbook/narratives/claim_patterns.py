@@ -1,7 +1,7 @@
-"""The plain words that tell what a clause claims: who bought, since when, less or more, and what no receipt proves.
+"""Patterns over plain words that tell what a clause claims: who bought, since when, less or more, what is unprovable.
 
-Patterns that end in `$` are looked for in what stands before a number or a month, those that begin with `^` in what
-stands after it. All ignore capitals.
+A pattern that ends in `$` is searched for in the text before a number or a month, one that begins with `^` in the text
+after it. All ignore capitals.
 """
 
 import operator
@@ -16,12 +16,12 @@ def _words(*patterns: str) -> re.Pattern:
 
 
 def _before(*patterns: str) -> re.Pattern:
-    """One of these at the end of what stands before."""
+    """One of these, at the end of the text before."""
     return re.compile(rf"\b(?:{'|'.join(patterns)})\s*$", re.IGNORECASE)
 
 
 def _after(*patterns: str) -> re.Pattern:
-    """One of these at the beginning of what stands after."""
+    """One of these, at the beginning of the text after."""
     return re.compile(rf"^\s*(?:{'|'.join(patterns)})\b", re.IGNORECASE)
 
 
@@ -50,7 +50,7 @@ YOU = re.compile(
     r"|\byou\s+(?:(?:already|still|now|also|do|clearly)\s+)*(?:have|own|know|like|love|use)\b",
     re.IGNORECASE,
 )
-LISTED = re.compile(  # a further purchase of the same sentence, told without a verb: "and the … once", "in May, the …"
+LISTED = re.compile(  # a further purchase in the same sentence, without a verb: "and the … once", "in May, the …"
     r"(?:,|;|^|,? and)\s*(?=(?:in \w+,? )?(?:the|your) \ue000+(?:\s+(?:only|just|once|twice|times|last|in|on|since"
     r"|two|three|four|five|six|seven|eight|nine|ten|\d+\w*|[A-Z]\w+))*\s*(?:[.!?;,]|$))"
 )
@@ -74,11 +74,6 @@ OTHERS_VERB = _words(
 THIS = _words("this", "this one")  # in a clause about a purchase: what is recommended now
 FREQUENT = _words(
     "often", "usually", "regularly", "frequently", "commonly", "generally", "tend to", "like to", "love to"
-)
-INTRODUCED = re.compile(  # what is recommended comes next
-    r"(?:\b(?:this|meet|try|how about|here is|here['’]s|our|consider|suggested|next|for you|say hello to"
-    r"|recommend(?:ed|ing)?|suggest(?:ing)?|to match|to go with it)\b:?\s*)(?:the|this|our|an?)?\s*$",
-    re.IGNORECASE,
 )
 YOUR = re.compile(r"\b(?:as|with|like|than) yours?\s+([\w-]+(?: [\w-]+)?)", re.IGNORECASE)
 SAME = _before("same", "also", "another", "shared", "shares(?: the| its| your)?", "both")
@@ -147,13 +142,13 @@ ORDERS = {
 
 
 def holds(before: str, true: float, said: float) -> bool:
-    """Whether the true number is the one that is said, or more or less than it where the words before say so."""
+    """Whether the true number equals the one that is said, or is more or less where the words before say so."""
     bound = BOUND.search(before)
     return (ORDERS[bound[1].lower()] if bound else operator.eq)(true, said)
 
 
 def way(before: str, after: str) -> int | None:
-    """Whether an amount is told as a fall, -1, or a rise, 1; None: it is no difference."""
+    """Whether an amount is told as a fall, -1, or a rise, 1; None: it is not told as a change."""
     if LESS_AFTER.match(after) or LESS_BEFORE.search(before):
         return -1
     return 1 if MORE_AFTER.match(after) or MORE_BEFORE.search(before) else None

@@ -1,4 +1,4 @@
-"""One clause of a text: who it is about, and what it claims of products and their attributes, by the facts."""
+"""One clause of a text: who it is about, and what it claims of products and attributes, checked against the facts."""
 
 import re
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ NOT_BOUGHT = "the facts know no such purchase"
 
 
 class Claim(NamedTuple):
-    """Something that a text says, at text[start:end], whether it is true, and why not."""
+    """A claim: what a text says at text[start:end], whether it is true, and why not."""
 
     start: int
     end: int
     text: str
-    kind: str  # of KINDS
+    kind: str  # one of CLAIM_KINDS
     true: bool
     why: str = ""
 
 
 class Clause:
-    """One clause: who it is about, and its claims, places counted from its beginning."""
+    """One clause: who it is about, and its claims. Places are counted from its beginning."""
 
     def __init__(self, lexicon: Lexicon, facts: Facts, text: str, names: list[Mention], before: "Clause | None"):
         """A clause, its names with their places in it, and the clause before it."""
@@ -35,7 +35,7 @@ class Clause:
         self.you = None if self.others else patterns.YOU.search(self.covered)
         if before and before.you and not self.others:  # "and the teapot once"
             self.you = self.you or patterns.LISTED.match(self.covered)
-        # What is said of nobody is said of the product, unless it is said of another one.
+        # A clause about nobody is about the recommended product, unless it names another one.
         others = [name for name in names if facts.code not in name.value and not self._follows(patterns.COMPARED, name)]
         self.about_it = not self.you and not self.others and (facts.code in self._codes() or not others)
         self.about_it &= bool(names) or not before or not before.misnamed
@@ -46,8 +46,8 @@ class Clause:
         return cue.search(self.covered[: name.start])
 
     def _subjects(self) -> list[Purchase | CoPurchase | None]:
-        """Which purchase, or companion, the clause may be about: the one named, or described, or "it" or "this one"."""
-        known = self.facts.companions if self.others else self.facts.bought if self.you else ()
+        """The purchases or co-purchases that it may be about: named, described, or meant by "it" or "this one"."""
+        known = self.facts.co_purchases if self.others else self.facts.bought if self.you else ()
         named = self._codes() - ({self.facts.code} if self.others else set())
         if not named and self.you and patterns.THIS.search(self.covered):
             named = {self.facts.code}
@@ -62,11 +62,11 @@ class Clause:
         start, end = (place.start, place.end) if isinstance(place, Mention) else place.span()
         return Claim(start, end, self.text[start:end], kind, bool(true), "" if true else why)
 
-    # --- Products and company ------------------------------------------------------------------------------------
+    # --- Products and co-purchases -------------------------------------------------------------------------------
 
     def _products(self, about: Purchase | CoPurchase | None) -> Iterator[Claim]:
-        """What the clause says of products by naming them, and of those who bought two."""
-        known = {self.facts.code, *(p.code for p in self.facts.bought), *(c.code for c in self.facts.companions)}
+        """Claims that the clause makes by naming products, and by saying who bought both."""
+        known = {self.facts.code, *(p.code for p in self.facts.bought), *(c.code for c in self.facts.co_purchases)}
         bought, object_ = {purchase.code for purchase in self.facts.bought}, self._object() if self.you else None
         for name in self.names:
             if not name.value & known:
@@ -89,14 +89,14 @@ class Clause:
             )
 
     def _together(self, about: CoPurchase, named: list[Mention]) -> bool:
-        companions = {each.code for each in self.facts.companions}
+        co_purchases = {each.code for each in self.facts.co_purchases}
         often = bool(patterns.OTHERS_VERB.search(self.covered)) and (
             about.often or not patterns.FREQUENT.search(self.covered)
         )
-        return often and all(name.value & companions for name in named)
+        return often and all(name.value & co_purchases for name in named)
 
     def _object(self) -> Mention | None:
-        """The product that the verb of a purchase is about: the first named after it, or the last before."""
+        """The product that the verb "bought" is about: the first one named after it, or the last before."""
         verb = re.search(patterns.VERB, self.covered, re.IGNORECASE)
         place = verb.end() if verb else 0
         after, before = [n for n in self.names if n.start >= place], [n for n in self.names if n.start < place]
@@ -115,37 +115,37 @@ class Clause:
             yield self._claim(place, "attribute", true, "the roasts are not known to differ so")
 
     def _described(self, before: str, about: Purchase | CoPurchase | None) -> tuple[list[str], bool]:
-        """Which products an attribute after these words describes, and whether all of them or one."""
+        """The products that an attribute after these words describes, and whether it must fit all of them or one."""
         code, them = self.facts.code, [about.code] if about else []
         if self.you or (self.others and patterns.THEIRS.search(before)):
             return them, True
         if self.others:
             return [code, *them], False
         if patterns.SAME.search(before):
-            return [code, *self._cited()], True
+            return [code, *self._referent()], True
         if patterns.YOURS.search(before):
             return [each.code for each in self.facts.bought], False
         return [code] if self.about_it else sorted(self._codes()), self.about_it
 
-    def _cited(self) -> list[str]:
-        """The purchase that "the same" compares with: the one described, or named last, else the first of the facts."""
+    def _referent(self) -> list[str]:
+        """The purchase that "the same" refers to: the one described, or named last, else the first of the facts."""
         if yours := patterns.YOUR.search(self.covered):
-            words_ = self.lexicon.attributes(yours[1])
-            fitting = [p.code for p in self.facts.bought if all(self.lexicon.fits(w.value, p.code) for w in words_)]
-            if words_:
+            described = self.lexicon.attributes(yours[1])
+            fitting = [p.code for p in self.facts.bought if all(self.lexicon.fits(w.value, p.code) for w in described)]
+            if described:
                 return fitting[:1] or [""]
         last = [each.code for each in self.facts.purchases if each.code in self.last | self._codes()]
         return last[:1] or [each.code for each in self.facts.purchases[:1]] or [""]
 
     def _is_darker(self) -> str | None:
-        roasts = [self.lexicon.phrases.get(code, set()) & set(ROASTS) for code in (self.facts.code, *self._cited())]
+        roasts = [self.lexicon.phrases.get(code, set()) & set(ROASTS) for code in (self.facts.code, *self._referent())]
         if not all(roasts):
             return None
         mine, theirs = (ROASTS.index(min(roast)) for roast in roasts)
         return "darker" if mine > theirs else "lighter" if mine < theirs else None
 
-    def _strays(self, text: str, about: Purchase | CoPurchase | None) -> Iterator[Claim]:
-        """Figures that no rule explained, and names that nobody knows."""
+    def _unexplained(self, text: str, about: Purchase | CoPurchase | None) -> Iterator[Claim]:
+        """Figures that no rule explained, and unknown words and names."""
         for place in re.finditer(r"\d+|[£$€%]", text):
             yield self._claim(place, "count", False, "nothing explains this number")
         for place in PLAIN_WORD_PATTERN.finditer(text):

@@ -1,7 +1,7 @@
-"""Falsehoods to try a checker on: a true text in which one thing is changed so that it is no longer true.
+"""Corruptions: adversarial negatives that test the checker, true texts in which one thing is made false.
 
-Every kind of claim has its own: another price, month, number, name, colour; a price said to have risen that fell;
-company that a product does not keep; praise that no receipt proves. It is false by the facts, not by the checker.
+Each kind of claim has its own corruption: another price, month, number, name or colour; a fall in price told as a rise;
+a co-purchase that is not in the facts; praise that no receipt proves. The facts make it false, not the checker.
 """
 
 import re
@@ -21,21 +21,21 @@ COUNT_PATTERN = re.compile(
 AMOUNT_PATTERN = re.compile(r"£\d+(?:\.\d+)?")
 
 
-def corrupt(text: str, facts: Facts, ledger: FactStore, kind: str, rng: np.random.Generator) -> str | None:
-    """The text with one falsehood of a kind, one of `CORRUPTIONS`; None if it has no place for one."""
-    return CORRUPTIONS[kind](text, facts, ledger, rng)
+def corrupt(text: str, facts: Facts, fact_store: FactStore, kind: str, rng: np.random.Generator) -> str | None:
+    """The text with one corruption of a kind, one of `CORRUPTIONS`; None if nothing in it can be corrupted so."""
+    return CORRUPTIONS[kind](text, facts, fact_store, rng)
 
 
-def is_caught(planted: str, facts: Facts, kind: str, checker: ClaimChecker) -> bool:
-    """Whether the checker finds a planted falsehood of this kind; what is mixed up may be false in any way."""
-    kinds = {claim.kind for claim in checker.false(planted, facts)}
+def is_caught(corrupted: str, facts: Facts, kind: str, checker: ClaimChecker) -> bool:
+    """Whether the checker finds a false claim of this kind; a "mixed up" text may be false in any way."""
+    kinds = {claim.kind for claim in checker.false(corrupted, facts)}
     return bool(kinds) if kind == "mixed up" else kind in kinds
 
 
 def _swap(
     text: str, places: list[re.Match], other: Callable[[str], str | None], rng: np.random.Generator
 ) -> str | None:
-    """The text with one of the places, drawn at random, said otherwise."""
+    """The text with one of the places, drawn at random, replaced by what `other` makes of it."""
     if not places:
         return None
     place = places[rng.integers(len(places))]
@@ -43,13 +43,13 @@ def _swap(
     return None if said is None else text[: place.start()] + said + text[place.end() :]
 
 
-def _price(text, facts, ledger, rng):
+def _price(text, facts, fact_store, rng):
     places = [place for place in AMOUNT_PATTERN.finditer(text) if place[0] == format_pounds(facts.price)]
     return _swap(text, places, lambda old: _amount(old, facts, rng), rng)
 
 
-def _discount(text, facts, ledger, rng):
-    if swapped := _turned(text, rng):
+def _discount(text, facts, fact_store, rng):
+    if swapped := _reversed_change(text, rng):
         return swapped
     places = [
         place for place in re.finditer(r"£\d+(?:\.\d+)?|\b\d+(?=% off)", text) if place[0] != format_pounds(facts.price)
@@ -64,8 +64,8 @@ def _discount(text, facts, ledger, rng):
     return _swap(text, places, lambda old: _amount(old, facts, rng) if "£" in old else str(int(old) % 90 + 3), rng)
 
 
-def _turned(text, rng):
-    """A fall told as a rise, or the other way round, in half of the cases."""
+def _reversed_change(text, rng):
+    """A fall told as a rise, or the other way round; None in half of the cases."""
     turns = {"down from £": "up from £", "up from £": "down from £", "less than before": "more than before"}
     found = re.search(rf"\b(?:{'|'.join(turns)})", text)
     if not found or rng.random() < 0.5:
@@ -74,7 +74,7 @@ def _turned(text, rng):
 
 
 def _amount(old: str, facts: Facts, rng) -> str:
-    """Another price: none that the facts know."""
+    """Another price, which is not in the facts."""
     known = {format_pounds(facts.price), format_pounds(facts.was or 0), format_pounds(abs(facts.change)), old}
     known |= {format_pounds(purchase.paid) for purchase in facts.bought}
     while (new := format_pounds(max(0.05, float(old[1:]) * rng.uniform(0.4, 2.5)))) in known:
@@ -82,12 +82,12 @@ def _amount(old: str, facts: Facts, rng) -> str:
     return new
 
 
-def _count(text, facts, ledger, rng):
+def _count(text, facts, fact_store, rng):
     def other(old: str) -> str:
         known = {
             old,
             *(times_in_words(purchase.times) for purchase in facts.bought),
-            *(str(c.shoppers) for c in facts.companions),
+            *(str(c.shoppers) for c in facts.co_purchases),
         }
         while (new := str(rng.integers(5, 99)) if old.isdigit() else times_in_words(int(rng.integers(1, 40)))) in known:
             pass
@@ -96,7 +96,7 @@ def _count(text, facts, ledger, rng):
     return _swap(text, list(COUNT_PATTERN.finditer(_without_names(text, facts))), other, rng)
 
 
-def _date(text, facts, ledger, rng):
+def _date(text, facts, fact_store, rng):
     dates = [date for purchase in facts.bought for date in purchase.dates]
     known = {date.month_name() for date in dates} | {facts.season, facts.new_since and facts.new_since.month_name()}
     free = [name for name in MONTH_NAMES if name not in known]
@@ -104,18 +104,18 @@ def _date(text, facts, ledger, rng):
     return _swap(text, places, lambda old: free[rng.integers(len(free))], rng) if free else None
 
 
-def _product(text, facts, ledger, rng):
+def _product(text, facts, fact_store, rng):
     named = [re.escape(name) for name in _names(facts)]
     places = list(re.finditer("|".join(sorted(named, key=len, reverse=True)), text))
-    return _swap(text, places, lambda old: _stranger(facts, ledger, rng), rng)
+    return _swap(text, places, lambda old: _unknown_product(facts, fact_store, rng), rng)
 
 
-def _attribute(text, facts, ledger, rng):
-    """Another value in the place of one that is told outside names; else one that the product has not."""
+def _attribute(text, facts, fact_store, rng):
+    """Another value in place of one that stands outside names; else a value that the product does not have."""
     mine = {value for values in facts.attributes.values() for value in values}
     theirs = {value for p in facts.bought for values in p.attributes.values() for value in values}
     for name in ("occasion", "notes", "theme", "colour", "material"):
-        others = sorted({v for values in ledger.attributes.values() for v in values.get(name, ())} - mine - theirs)
+        others = sorted({v for values in fact_store.attributes.values() for v in values.get(name, ())} - mine - theirs)
         others = [
             v
             for v in others
@@ -135,22 +135,22 @@ def _attribute(text, facts, ledger, rng):
     return None
 
 
-def _company(text, facts, ledger, rng):
-    """Company with a product that the facts know no company with; or "often" where it is seldom."""
-    seldom = [other for other in facts.companions if not other.often]
+def _co_purchase(text, facts, fact_store, rng):
+    """A co-purchase that is not in the facts; or "often" where the facts say seldom."""
+    seldom = [other for other in facts.co_purchases if not other.often]
     if seldom and rng.random() < 0.5:
         return f"{text} Shoppers who bought the {seldom[0].name} often take it too."
     opening = rng.choice(["Shoppers who bought", "It is often bought with", "Others took it beside"])
-    return f"{text} {opening} the {_stranger(facts, ledger, rng)}."
+    return f"{text} {opening} the {_unknown_product(facts, fact_store, rng)}."
 
 
-def _other(text, facts, ledger, rng):
+def _other(text, facts, fact_store, rng):
     place = text.find(facts.name)
     return None if place < 0 else f"{text[:place]}{PRAISE_WORDS[rng.integers(len(PRAISE_WORDS))]} {text[place:]}"
 
 
-def _mixed_up(text, facts, ledger, rng):
-    """Two true things changed for one another: what was bought and what is advised, or the price and the old one."""
+def _mixed_up(text, facts, fact_store, rng):
+    """Two true things swapped: what was bought and what is recommended, or the price and the old price."""
     swaps = [(facts.name, purchase.name) for purchase in facts.purchases if facts.own is None]
     swaps += [(format_pounds(facts.price), format_pounds(facts.was))] if facts.was is not None else []
     swaps = [(a, b) for a, b in swaps if a in text and b in text and a not in b and b not in a]
@@ -162,24 +162,24 @@ def _mixed_up(text, facts, ledger, rng):
 
 CORRUPTIONS = {
     "product": _product, "price": _price, "discount": _discount, "count": _count, "date": _date,
-    "attribute": _attribute, "co-purchase": _company, "other": _other, "mixed up": _mixed_up,
+    "attribute": _attribute, "co-purchase": _co_purchase, "other": _other, "mixed up": _mixed_up,
 }  # fmt: skip
 
 
 def _names(facts: Facts) -> list[str]:
-    return [facts.name, *(purchase.name for purchase in facts.bought), *(other.name for other in facts.companions)]
+    return [facts.name, *(purchase.name for purchase in facts.bought), *(other.name for other in facts.co_purchases)]
 
 
 def _without_names(text: str, facts: Facts) -> str:
-    """The text with names covered: a number in a name is no count."""
+    """The text with names masked, since a number in a name is no count."""
     for name in sorted(_names(facts), key=len, reverse=True):
         text = text.replace(name, "_" * len(name))
     return text
 
 
-def _stranger(facts: Facts, ledger: FactStore, rng: np.random.Generator) -> str:
-    """A product that the facts do not know, by name."""
-    codes, known = list(ledger.names), {name.lower() for name in _names(facts)}
-    while (name := ledger.names[codes[rng.integers(len(codes))]]).lower() in known:
+def _unknown_product(facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str:
+    """The name of a product that is not in the facts."""
+    codes, known = list(fact_store.names), {name.lower() for name in _names(facts)}
+    while (name := fact_store.names[codes[rng.integers(len(codes))]]).lower() in known:
         pass
     return name

@@ -1,7 +1,7 @@
-"""What a text mentions, wherever it stands: products by name, attributes, prices, numbers, months. No facts yet.
+"""Entity recognition: finds products by name, attributes, prices, numbers and months in a text; it knows no facts.
 
-Names of products are looked for first, the longest first, and covered, so that the six in "set of 6 spice tins" is no
-number and the red in "red retrospot plate" no claim of its own. All places are (start, end) in the text as given.
+Names of products are found first, the longest first, and covered, so that the six in "set of 6 spice tins" is not
+taken for a number, nor the red in "red retrospot plate" for a claim. All places are (start, end) in the text as given.
 """
 
 import json
@@ -16,11 +16,12 @@ import pandas as pd
 
 from recbook.narratives.facts import MONTH_NAMES, NUMBER_WORDS, Attributes
 
-COVERED = "\ue000"  # stands for every letter of a name that was found
+COVERED = "\ue000"  # replaces every letter of a name that was found
 MONTH_PATTERN = "|".join(f"{name}|{name[:3]}" for name in MONTH_NAMES) + "|Sept"
 DAY_PATTERN = r"\d{1,2}(?:st|nd|rd|th)?"
 DATE_PATTERN = re.compile(
-    rf"\b(?:({DAY_PATTERN})\s+(?:of\s+)?)?({MONTH_PATTERN})\b(?:\s+({DAY_PATTERN})\b)?(?:,?\s+((?:19|20)\d\d)\b)?|\b((?:19|20)\d\d)\b"
+    rf"\b(?:({DAY_PATTERN})\s+(?:of\s+)?)?({MONTH_PATTERN})\b(?:\s+({DAY_PATTERN})\b)?(?:,?\s+((?:19|20)\d\d)\b)?"
+    r"|\b((?:19|20)\d\d)\b"
 )
 PRICE_PATTERN = re.compile(r"£\s?(\d+(?:,\d{3})*(?:\.\d+)?)|\b(\d+(?:\.\d+)?)\s?(pounds?|pence|p|quid|GBP)\b")
 PERCENT_PATTERN = re.compile(r"\b(\d+(?:\.\d+)?)\s?(?:%|per ?cent\b)")
@@ -60,7 +61,7 @@ WORD_ENDINGS = ("", "s", "es", "ed", "d", "ing", "ly", "'s", "'ve", "'re", "'ll"
 
 
 class Mention(NamedTuple):
-    """A place in a text, and what it says."""
+    """An entity in a text: where it stands, and its value."""
 
     start: int
     end: int
@@ -69,38 +70,38 @@ class Mention(NamedTuple):
 
 @lru_cache(maxsize=1)
 def word_lists() -> dict:
-    """Plain words, words for attributes that a shop may not have, and words of one meaning, from stories.json."""
+    """Plain words, attribute words that this shop may not have, and synonyms: the lists of stories.json."""
     return json.loads(files("recbook.narratives").joinpath("stories.json").read_text(encoding="utf-8"))
 
 
 class Lexicon:
-    """The names and attributes of a catalogue, to be found in texts."""
+    """A dictionary of a catalogue's names and attributes, which finds them in texts (a gazetteer)."""
 
     def __init__(self, names: Mapping[str, str], attributes: Mapping[str, Attributes]):
-        """Both by code: `names` as they are told, `attributes` such as colour: ("navy",)."""
+        """Both by code: `names` as texts write them, `attributes` such as colour: ("navy",)."""
         self.codes: dict[str, set[str]] = defaultdict(set)
         for code, name in names.items():
-            self.codes[_plain(name)].add(code)
-        self.starts = defaultdict(list)  # first word -> names, the longest first
+            self.codes[_normalized(name)].add(code)
+        self.by_first_word = defaultdict(list)  # first word -> names, the longest first
         for name in sorted(self.codes, key=len, reverse=True):
-            self.starts[name.split()[0]].append(name)
-        self.values = {_plain(v) for values in attributes.values() for group in values.values() for v in group}
-        self.values |= {_plain(word) for word in word_lists()["foreign"]}
-        self.of = {code: self._words([names[code], *_all(attributes[code])]) for code in names}
-        self.phrases = {code: {_plain(value) for value in _all(attributes[code])} for code in names}
+            self.by_first_word[name.split()[0]].append(name)
+        self.values = {_normalized(v) for values in attributes.values() for group in values.values() for v in group}
+        self.values |= {_normalized(word) for word in word_lists()["foreign"]}
+        self.stems = {code: self._stems([names[code], *_flattened(attributes[code])]) for code in names}
+        self.phrases = {code: {_normalized(value) for value in _flattened(attributes[code])} for code in names}
         known = {word_stem(word) for name in self.codes for word in PLAIN_WORD_PATTERN.findall(name)}
         known |= {word_stem(word) for value in self.values for word in PLAIN_WORD_PATTERN.findall(value)}
-        self.goods = known - {word_stem(word) for word in word_lists()["plain"]} | set(
+        self.product_words = known - {word_stem(word) for word in word_lists()["plain"]} | set(
             map(word_stem, word_lists()["alike"])
         )
         longest = sorted((v for v in self.values if " " in v), key=len, reverse=True)
         self.pattern = re.compile(r"\b(?:" + "|".join(map(re.escape, longest)) + r")\b" if longest else r"(?!)")
 
     def names(self, text: str) -> list[Mention]:
-        """Every product named, its value the set of codes of that name."""
-        small, found, place = _same_length(text), [], 0
+        """Every product name; its value is the set of codes that have that name."""
+        small, found, place = _lower_case_in_place(text), [], 0
         while word := LETTERS_PATTERN.search(small, place):
-            place = next((at for at in _starts(word) if self._name(small, at)), None)
+            place = next((at for at in _name_starts(word) if self._name(small, at)), None)
             if place is None:
                 place = word.end()
                 continue
@@ -116,28 +117,28 @@ class Lexicon:
             return None
         opening = first[0]
         while opening:
-            for name in self.starts.get(opening, ()):
+            for name in self.by_first_word.get(opening, ()):
                 end = place + len(name)
                 if text.startswith(name, place) and not (text[end : end + 1].isalnum() and name[-1].isalnum()):
-                    if len(PLAIN_WORD_PATTERN.findall(name)) != 1 or word_stem(name) in self.goods:
+                    if len(PLAIN_WORD_PATTERN.findall(name)) != 1 or word_stem(name) in self.product_words:
                         return name, end
             opening = opening[:-1]
         return None
 
     def attributes(self, text: str) -> list[Mention]:
-        """Every attribute, or other word of the goods, its value the words as they stand in the catalogue's names."""
-        small = _same_length(text)
+        """Every attribute, and every other word of product names; its value is the words in lower case."""
+        small = _lower_case_in_place(text)
         found = [Mention(*place.span(), place[0]) for place in self.pattern.finditer(small)]
         covered = cover_mentions(small, found)
         for word in PLAIN_WORD_PATTERN.finditer(covered):
-            if word_stem(word[0]) in self.goods:
+            if word_stem(word[0]) in self.product_words:
                 found.append(Mention(*word.span(), word[0]))
         return sorted(found)
 
     def frame(self, text: str) -> str:
-        """A text without what it tells: names, attributes, prices, dates and numbers are all the same mark.
+        """The text with every name, attribute, price, date and number replaced by the same mark, "…".
 
-        Two texts of one frame are one template with other facts.
+        Two texts with the same frame are one template with different facts.
         """
         covered = cover_mentions(text, self.names(text))
         covered = cover_mentions(covered, self.attributes(covered))
@@ -146,46 +147,46 @@ class Lexicon:
         return re.sub(rf"{COVERED}(?:[{COVERED}\s]*{COVERED})?", "…", covered)
 
     def fits(self, value: str, code: str) -> bool:
-        """Whether an attribute that was found is one of this product; of a code that is not here nothing is."""
-        if code not in self.of:
+        """Whether an attribute that was found is this product's; False for a code that is not in the catalogue."""
+        if code not in self.stems:
             return False
         if value in self.values and " " in value:
-            return value in self.phrases[code] or self._words([value]) <= self.of[code]
-        return self._words([value]) <= self.of[code]
+            return value in self.phrases[code] or self._stems([value]) <= self.stems[code]
+        return self._stems([value]) <= self.stems[code]
 
-    def _words(self, texts: Iterable[str]) -> frozenset[str]:
+    def _stems(self, texts: Iterable[str]) -> frozenset[str]:
         return frozenset(word_stem(word) for text in texts for word in PLAIN_WORD_PATTERN.findall(text))
 
 
 def cover_mentions(text: str, found: Iterable[Mention]) -> str:
-    """The text with all that was found covered, as long as before."""
+    """The text with every mention covered; its length stays the same."""
     for place in found:
         text = text[: place.start] + COVERED * (place.end - place.start) + text[place.end :]
     return text
 
 
 def word_stem(word: str) -> str:
-    """A word without its plural, small; words that say the same are one: Kenyan is Kenya, wood is wooden."""
+    """The stem of a word: lower case, without its plural; synonyms have one stem: Kenyan is Kenya, wood is wooden."""
     small = word.lower().replace("’", "'").removesuffix("'s")
     small = word_lists()["alike"].get(small, small)
     return small[:-1] if len(small) > 3 and small.endswith("s") and not small.endswith("ss") else small
 
 
 def parse_number(text: str) -> float:
-    """What a number says, in figures or as a word."""
+    """The value of a number in figures or in words."""
     small = text.lower()
     return NUMBER_VALUES[small] if small in NUMBER_VALUES else float(small.replace(",", ""))
 
 
 def month_of(place: re.Match) -> str | None:
-    """The whole name of the month in a match of DATE, None where it has a year alone."""
+    """The whole name of the month in a match of DATE_PATTERN, None where it has a year alone."""
     return next((name for name in MONTH_NAMES if place[2] and name.startswith(place[2][:3])), None)
 
 
-def said_of(place: re.Match, dates: Iterable[pd.Timestamp], moment: pd.Timestamp) -> bool:
-    """Whether one of the dates is what a DATE says: its month, and its day and year where they are told.
+def date_matches(place: re.Match, dates: Iterable[pd.Timestamp], moment: pd.Timestamp) -> bool:
+    """Whether one of the dates agrees with a match of DATE_PATTERN: its month, and its day and year where given.
 
-    A month without a year is the last one of that name.
+    A month without a year is the most recent one of that name.
     """
     month, day = month_of(place), place[1] or place[3]
     year = place[4] or place[5]
@@ -201,14 +202,14 @@ def said_of(place: re.Match, dates: Iterable[pd.Timestamp], moment: pd.Timestamp
 
 
 def is_plain_english(word: str) -> bool:
-    """Whether a word is plain English, in any of its forms: one that tells nothing of goods."""
+    """Whether a word, in any inflection, is plain English: one that says nothing of products."""
     small, known = word.lower().replace("’", "'"), {*word_lists()["plain"], *MORE_PLAIN_WORDS}
     stems = {small.removesuffix(ending) for ending in WORD_ENDINGS}
     return any(stem in known or f"{stem}e" in known for stem in stems)
 
 
 def list_opening(before: str) -> str:
-    """What stands before a month, and before the months that it is listed with: "in" before "March and October"."""
+    """The text before a month, without the months that it is listed with: "in " before "March and October"."""
     while link := CHAIN_PATTERN.search(before):
         earlier = [date for date in DATE_PATTERN.finditer(before) if date.end() == link.start()]
         if not earlier:
@@ -217,19 +218,19 @@ def list_opening(before: str) -> str:
     return before
 
 
-def _all(values: Attributes) -> list[str]:
+def _flattened(values: Attributes) -> list[str]:
     return [value for group in values.values() for value in group]
 
 
-def _plain(name: str) -> str:
-    return " ".join(_same_length(name).split())
+def _normalized(name: str) -> str:
+    return " ".join(_lower_case_in_place(name).split())
 
 
-def _same_length(text: str) -> str:
-    """Small letters where that leaves the length as it is, so that places stay."""
+def _lower_case_in_place(text: str) -> str:
+    """Lower case, except for letters whose lower case has another length, so that places stay valid."""
     return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
 
 
-def _starts(word: re.Match) -> list[int]:
-    """Places in a run of letters where a name may begin: at its start, or after what is no letter."""
+def _name_starts(word: re.Match) -> list[int]:
+    """Places in a run of characters where a name may begin: at its start, or after a character that is no letter."""
     return [word.start(), *(word.start() + at.end() for at in re.finditer(r"\W+", word[0]) if at.end() < len(word[0]))]

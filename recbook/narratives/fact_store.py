@@ -1,6 +1,6 @@
-"""The receipts before a moment, counted, so that what is said of them can be true: `FactStore.facts(customer, code)`.
+"""The fact store: counts of the receipts before a moment. `FactStore.facts(customer, code)`: what may be said.
 
-What a loose word such as "often" or "new" means is written here, as a number.
+What a loose word such as "often" or "new" means is defined here, as a number.
 """
 
 import copy
@@ -24,8 +24,8 @@ PRICE_CHANGE = 0.03  # share of a price: a smaller change is none
 NEW_FOR = pd.Timedelta(days=120)  # a product first sold so lately is new
 SEASON_SALES = 10  # invoices that a product's best month must have
 SEASON_LINES = 20  # lines whose median is a price, as in `receipts.catalogue`
-UNSAID_VALUES = ("plain", "")  # values of attributes that tell nothing
-GUEST = -1  # the number of a shopper whom the receipts do not know
+UNINFORMATIVE_VALUES = ("plain", "")  # values of attributes that are left out
+GUEST = -1  # the customer number of a guest session: a shopper who is not in the receipts
 
 
 class FactStore:
@@ -43,14 +43,18 @@ class FactStore:
     ):
         """From clean receipts, those from `moment` on left out; `truth` is the embedded shop's true catalogue.
 
-        `unsold`: products that nobody bought yet, as `instructions.goods_table` takes them. ValueError if nothing is left.
+        `unsold`: products that nobody bought yet, as `instructions.goods_table` takes them. ValueError if no receipts
+        are left.
         """
         self.moment, self.lines = moment, receipts[receipts["date"] < moment].sort_values("date", kind="stable")
         if self.lines.empty:
             raise ValueError(f"there are no receipts before {moment:%Y-%m-%d}: give a later moment")
         listed = goods_table(self.lines, truth, unsold)
-        self.attributes = _true_attributes(truth.loc[listed.index]) if truth is not None else _found(listed)
-        names = _short_names(truth.loc[listed.index]) if truth is not None else listed["name"]
+        if truth is None:
+            self.attributes, names = _described_attributes(listed), listed["name"]
+        else:
+            true = truth.loc[listed.index]
+            self.attributes, names = _true_attributes(true), _short_names(true)
         catalogue = rc.catalogue(self.lines)
         self.table = pd.DataFrame({"name": names, "price": listed["price"], "first_sold": catalogue["first_sold"]})
         self.table["before"] = _prices(self.lines[self.lines["date"] < moment - PRICE_BEFORE])
@@ -63,7 +67,7 @@ class FactStore:
         self._count()
 
     def _count(self) -> None:
-        """Who bought what, (customers, products), and each shopper's baskets in one place."""
+        """Count who bought what, (customers, products), and collect each shopper's lines."""
         codes, customers = self.table.index, pd.Index(np.sort(self.lines["customer"].unique()))
         pairs = self.lines.drop_duplicates(["customer", "code"])
         where = (customers.get_indexer(pairs["customer"]), codes.get_indexer(pairs["code"]))
@@ -71,7 +75,7 @@ class FactStore:
         self._buyers = np.asarray(self._held.sum(axis=0)).ravel()  # (products,)
         baskets = self.lines.drop_duplicates(["invoice", "code"], keep="last")
         self._lines = {int(customer): rows for customer, rows in baskets.groupby("customer")[["code", "date", "price"]]}
-        self._mine: dict[int, dict[str, tuple[list, float]]] = {}
+        self._purchase_cache: dict[int, dict[str, tuple[list, float]]] = {}
 
     @property
     def customers(self) -> list[int]:
@@ -82,16 +86,16 @@ class FactStore:
         """Whether a shopper bought something."""
         return customer in self._lines
 
-    def visited(self, baskets: Sequence[tuple[pd.Timestamp, Sequence[str]]]) -> "FactStore":
-        """The same ledger with one more shopper, VISITOR, who bought these baskets of codes at today's prices.
+    def guest(self, baskets: Sequence[tuple[pd.Timestamp, Sequence[str]]]) -> "FactStore":
+        """The same fact store with a guest session: the shopper GUEST bought these baskets of codes at today's prices.
 
-        They are not among the shoppers that are counted. KeyError for a product that the ledger does not know.
+        A guest is not among the shoppers that are counted. KeyError for a product that the fact store does not know.
         """
         rows = [(code, date, self._rows[code]["price"]) for date, codes in baskets for code in dict.fromkeys(codes)]
-        seated = copy.copy(self)
+        with_guest = copy.copy(self)
         lines = pd.DataFrame(rows, columns=["code", "date", "price"]).sort_values("date", kind="stable")
-        seated._lines, seated._mine = self._lines | {GUEST: lines}, {}
-        return seated
+        with_guest._lines, with_guest._purchase_cache = self._lines | {GUEST: lines}, {}
+        return with_guest
 
     def bought(self, customer: int) -> list[str]:
         """The distinct products of a shopper, in the order first bought; KeyError for a shopper without receipts."""
@@ -102,19 +106,19 @@ class FactStore:
     ) -> Facts:
         """What may be said when `code` is recommended to a shopper.
 
-        The purchase named is the first of `reasons` (codes, the best first; of no code, none is), or without them the
-        one that has most in common with the product: attributes, then buyers; the companion is the purchase whose
-        buyers bought it most often. No others than those `among` these codes are named. ValueError for a reason that
-        the shopper did not buy; KeyError for a product or a shopper that the receipts do not have.
+        The purchase named is the first of `reasons` (codes, best first; an empty list names none). Without `reasons` it
+        is the purchase that has most in common with the product: attributes, then buyers. The co-purchase is the one
+        whose buyers bought the product most often. Only purchases `among` these codes are named. ValueError for a
+        reason that the shopper did not buy; KeyError for a product or a shopper that the receipts do not have.
         """
         if code not in self._rows:
             raise KeyError(f"no product {code!r} was sold before {self.moment:%Y-%m-%d}")
         mine = self.bought(customer)
-        if strange := [reason for reason in reasons or () if reason not in mine]:
-            raise ValueError(f"customer {customer} did not buy {', '.join(strange)}: a reason must be a purchase")
+        if not_bought := [reason for reason in reasons or () if reason not in mine]:
+            raise ValueError(f"customer {customer} did not buy {', '.join(not_bought)}: a reason must be a purchase")
         mine = [known for known in mine if known != code and (among is None or known in among)]
         counted = customer != GUEST
-        both, share = self._with(code, mine, counted, itself=counted and code in self._purchases(customer))
+        both, share = self._co_buyers(code, mine, counted, itself=counted and code in self._purchases(customer))
         if reasons is None:
             alike = np.array([len(self._values[known] & self._values[code]) for known in mine])
             reasons = [mine[place] for place in np.lexsort((-both, -alike))]
@@ -128,20 +132,20 @@ class FactStore:
             was=float(was) if abs(product["price"] - was) >= PRICE_CHANGE * was else None,  # NaN: nothing is known
             new_since=since if new else None, season=product["season"] or None, attributes=self.attributes[code],
             purchases=tuple(self._purchase(customer, known) for known in chosen), own=own,
-            companions=self._companions(mine, both, share),
+            co_purchases=self._co_purchases(mine, both, share),
         )  # fmt: skip
 
-    def _with(self, code: str, mine: list[str], counted: bool, itself: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Of each purchase: how many others bought it and `code`, and their share of the others who bought it.
+    def _co_buyers(self, code: str, mine: list[str], counted: bool, itself: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Per purchase: how many others bought it and `code` too, and their share of the others who bought it.
 
-        `counted`: this shopper is one of its buyers; `itself`: they bought `code` too, and so both.
+        `counted`: this shopper is among the buyers; `itself`: the shopper bought `code` too, and so both.
         """
         columns, target = self.table.index.get_indexer(mine), self._held[:, [self.table.index.get_loc(code)]]
         both = (target.T @ self._held).toarray()[0, columns] - itself
         return both, both / np.maximum(self._buyers[columns] - counted, 1)
 
-    def _companions(self, mine: list[str], both: np.ndarray, share: np.ndarray) -> tuple[CoPurchase, ...]:
-        """The purchase whose buyers bought the product most often, of those with enough of them; or none."""
+    def _co_purchases(self, mine: list[str], both: np.ndarray, share: np.ndarray) -> tuple[CoPurchase, ...]:
+        """The purchase whose buyers bought the product most often, if enough of them did; or none."""
         enough = np.flatnonzero(both >= FEWEST_SHOPPERS)
         if not len(enough):
             return ()
@@ -152,21 +156,21 @@ class FactStore:
 
     def history(self, customer: int) -> list[tuple[pd.Timestamp, list[str]]]:
         """A shopper's baskets, oldest first, as `BasketGPT` takes them: dates and codes."""
-        self._purchases(customer)  # KeyError for nobody
+        self._purchases(customer)  # KeyError for an unknown customer
         return [(date, codes["code"].tolist()) for date, codes in self._lines[customer].groupby("date")]
 
     def _purchases(self, customer: int) -> dict[str, tuple[list, float]]:
         """By code, in the order first bought: the dates of the baskets that held it, and what a unit cost last."""
         if customer not in self._lines:
             raise KeyError(f"customer {customer} bought nothing before {self.moment:%Y-%m-%d}")
-        if customer not in self._mine:
+        if customer not in self._purchase_cache:
             lines = self._lines[customer]
             places, paid = lines.groupby("code", sort=False).indices, lines["price"].to_numpy()
             dates = lines["date"].tolist()
-            self._mine[customer] = {
+            self._purchase_cache[customer] = {
                 code: ([dates[place] for place in where], float(paid[where[-1]])) for code, where in places.items()
             }
-        return self._mine[customer]
+        return self._purchase_cache[customer]
 
     def _purchase(self, customer: int, code: str) -> Purchase:
         dates, paid = self._purchases(customer)[code]
@@ -192,11 +196,11 @@ def _seasons(lines: pd.DataFrame) -> pd.Series:
 
 
 def _true_attributes(truth: pd.DataFrame) -> dict[str, dict[str, tuple[str, ...]]]:
-    """By code; of beans the roast and the notes, which stand in their kind and their name."""
+    """Attributes by code; of coffee beans also the roast and the notes, which are in the kind and the name."""
     found = {}
     for product in truth.itertuples():
         values = {name: getattr(product, name) for name in ("colour", "material", "theme", "occasion", "season")}
-        values = {name: (value,) for name, value in values.items() if value not in UNSAID_VALUES} | {
+        values = {name: (value,) for name, value in values.items() if value not in UNINFORMATIVE_VALUES} | {
             "kind": (product.kind,)
         }
         if product.group == "beans":
@@ -207,15 +211,15 @@ def _true_attributes(truth: pd.DataFrame) -> dict[str, dict[str, tuple[str, ...]
 
 
 def _short_names(truth: pd.DataFrame) -> pd.Series:
-    """The names; of beans what a shopper would say: Kenya light roast."""
+    """The names; of coffee beans what a shopper would say: Kenya light roast."""
     beans = truth["theme"] + " " + truth["kind"].str.removesuffix(" coffee")
     return truth["name"].where(truth["group"] != "beans", beans)
 
 
-def _found(table: pd.DataFrame) -> dict[str, dict[str, tuple[str, ...]]]:
-    """By code what `instructions.goods_table` found in the descriptions, and the materials that they name.
+def _described_attributes(table: pd.DataFrame) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Attributes by code: what `instructions.goods_table` found in the descriptions, and the materials that they name.
 
-    A last word that is a plain word ("welcome home") tells no kind: "your home" would be understood otherwise.
+    A last word that is a plain word ("welcome home") is no kind of product: "your home" would be misunderstood.
     """
     found, materials, plain = {}, phrases()["materials"], set(word_lists()["plain"])
     for product in table.itertuples():
@@ -228,27 +232,28 @@ def _found(table: pd.DataFrame) -> dict[str, dict[str, tuple[str, ...]]]:
     return found
 
 
-# --- Who is learned from, and who is judged ------------------------------------------------------------------------
+# --- Train and held out --------------------------------------------------------------------------------------------
 
 
-class HeldOutSplit(NamedTuple):
-    """Who and what narratives are about."""
+class FactSubset(NamedTuple):
+    """The shoppers and the products on one side of the train/held-out split."""
 
     shoppers: list[int]
     products: list[str]
 
 
-def split_facts(ledger: FactStore, share: float, seed: int = 0) -> tuple["HeldOutSplit", "HeldOutSplit"]:
-    """Shoppers and products in two: those to learn from, and a `share` of each held out."""
-    drawn = np.random.default_rng(seed).permutation(ledger.customers).tolist()
-    held = set(drawn[: round(share * len(drawn))])
-    learned, new = split_goods(ledger.table, share, seed)
-    shoppers = [customer for customer in ledger.customers if customer not in held]
-    return HeldOutSplit(shoppers, learned.index.tolist()), HeldOutSplit(sorted(held), new.index.tolist())
+def split_facts(fact_store: FactStore, share: float, seed: int = 0) -> tuple[FactSubset, FactSubset]:
+    """Split shoppers and products: those to train on, and a `share` of each that is held out."""
+    drawn = np.random.default_rng(seed).permutation(fact_store.customers).tolist()
+    held_out = set(drawn[: round(share * len(drawn))])
+    train_goods, held_out_goods = split_goods(fact_store.table, share, seed)
+    shoppers = [customer for customer in fact_store.customers if customer not in held_out]
+    train = FactSubset(shoppers, train_goods.index.tolist())
+    return train, FactSubset(sorted(held_out), held_out_goods.index.tolist())
 
 
-def draw_facts(ledger: FactStore, cast: HeldOutSplit, number: int, seed: int = 0) -> list[Facts]:
-    """Facts of `number` random pairs of a shopper and a product; no other product than the cast's is named."""
-    rng, among = np.random.default_rng(seed), frozenset(cast.products)
-    pairs = zip(rng.choice(cast.shoppers, number), rng.choice(cast.products, number), strict=True)
-    return [ledger.facts(int(customer), str(code), among=among) for customer, code in pairs]
+def draw_facts(fact_store: FactStore, subset: FactSubset, number: int, seed: int = 0) -> list[Facts]:
+    """Facts of `number` random pairs of a shopper and a product of the subset; they name no product outside it."""
+    rng, among = np.random.default_rng(seed), frozenset(subset.products)
+    pairs = zip(rng.choice(subset.shoppers, number), rng.choice(subset.products, number), strict=True)
+    return [fact_store.facts(int(customer), str(code), among=among) for customer, code in pairs]

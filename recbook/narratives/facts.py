@@ -1,4 +1,4 @@
-"""What is known of a shopper and a product at a moment, and may be said; and the words for numbers and months.
+"""Facts: what may be said of a shopper and a product at a moment; and the words for numbers and months.
 
 A `Facts` is one recommendation: what the shopper bought that belongs to it, how often and when; what it costs now and
 cost before; its attributes; who bought both; its season. `FactStore` counts them from receipts.
@@ -14,7 +14,7 @@ Attributes = Mapping[str, tuple[str, ...]]  # such as colour: ("sage green",)
 
 
 class Purchase(NamedTuple):
-    """A product that the shopper bought: when (a date a basket, oldest first), and what a unit cost the last time."""
+    """A product that the shopper bought: when (a date per basket, oldest first), and what a unit cost the last time."""
 
     code: str
     name: str
@@ -35,7 +35,7 @@ class CoPurchase(NamedTuple):
     name: str
     kind: str  # what it is, in a word or two: kettle; "" if that is not known
     shoppers: int  # others who bought both
-    often: bool  # whether OFTEN of those who bought this bought the recommended one too
+    often: bool  # whether OFTEN_SHARE of those who bought this bought the recommended one too
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Facts:
     attributes: Attributes = field(default_factory=dict)
     purchases: tuple[Purchase, ...] = ()  # the reason for it
     own: Purchase | None = None  # of the product itself
-    companions: tuple[CoPurchase, ...] = ()  # what others bought it with
+    co_purchases: tuple[CoPurchase, ...] = ()  # what others bought it with
 
     @property
     def change(self) -> float:
@@ -66,7 +66,7 @@ class Facts:
 
     @property
     def bought(self) -> tuple[Purchase, ...]:
-        """Every purchase that these facts know."""
+        """All purchases in these facts: the reasons, then the product itself."""
         return self.purchases + ((self.own,) if self.own else ())
 
     @property
@@ -79,9 +79,8 @@ class Facts:
 
 # --- Words -------------------------------------------------------------------------------------------------------
 
-MONTH_NAMES = [
-    pd.Timestamp(2001, place, 1).month_name() for place in range(1, 13)
-]  # English whatever the machine speaks
+# In English, whatever the machine's language is.
+MONTH_NAMES = [pd.Timestamp(2001, place, 1).month_name() for place in range(1, 13)]
 ROASTS = ("light roast", "medium roast", "dark roast")  # from light to dark
 NUMBER_WORDS = "no one two three four five six seven eight nine ten eleven twelve".split()
 

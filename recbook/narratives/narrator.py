@@ -1,7 +1,7 @@
-"""A narrator: everything that turns facts into checked sentences, taught in one go and kept in one folder.
+"""A narrator: all that turns facts into checked sentences, trained in one go and kept in one folder.
 
-Chapter 14 without its experiments: a vocabulary of the shop's own words, a small GPT that reads sheets, an adapter for
-one style, merged into it. Here no product is held out: a shop wants all of its own names told.
+Chapter 14 without its experiments: a vocabulary of the shop's own words, a small GPT that reads fact prompts, an
+adapter for one style, merged into it. No product is held out here: a shop wants to tell of all its products.
 """
 
 import json
@@ -18,7 +18,7 @@ from recbook.gpt.config import GPT_PRESETS, GPTConfig
 from recbook.gpt.model import GPT
 from recbook.lora.layers import DEFAULT_LORA, add_adapter, merge_and_unload
 from recbook.narratives.claim_checker import ClaimChecker
-from recbook.narratives.fact_store import FactStore, HeldOutSplit, draw_facts
+from recbook.narratives.fact_store import FactStore, FactSubset, draw_facts
 from recbook.narratives.facts import Facts
 from recbook.narratives.generate import Narrative, narrative_pairs, write_checked
 from recbook.narratives.pretraining import pretraining_corpus
@@ -31,23 +31,23 @@ from recbook.training.config import TrainingConfig
 from recbook.training.loop import train
 
 NARRATOR_VOCABULARY, NARRATOR_STYLE = "vocabulary.json", "style.json"
-GOODS_PER_PLAN = 900  # products that the numbers below are for: a larger catalogue is read, and said again, more often
-NARRATOR_MUON = dict(learning_rate=0.02, matrix_learning_rate=0.04)  # as Chapter 7 chose them; without Muon, ADAMW
+REFERENCE_PRODUCTS = 900  # catalogue size that `NarratorConfig` is for: prompts and steps grow with a larger one
+NARRATOR_MUON = dict(learning_rate=0.02, matrix_learning_rate=0.04)  # as in Chapter 7; without Muon, NARRATOR_ADAMW
 NARRATOR_ADAMW = dict(learning_rate=3e-3)
 
 
 @dataclass(frozen=True)
 class NarratorConfig:
-    """How a narrator is taught; as in Chapter 14."""
+    """How a narrator is trained; as in Chapter 14."""
 
     style: str = "warm"
-    words: int = 2048  # tokens at most that are learned from the shop's text
-    cards: int = 2  # times that each product's card is read
-    recitals: int = 9000
-    sayings: int = 12_000
-    steps: int = 600  # of the base, at GOODS products
+    words: int = 2048  # text tokens of the vocabulary, at most
+    cards: int = 2  # repeats of each product's card in the pre-training corpus
+    prompts: int = 9000  # of the copy task, at REFERENCE_PRODUCTS products
+    sentences: int = 12_000  # single sentences in the corpus
+    steps: int = 600  # of pre-training, at REFERENCE_PRODUCTS products
     batch: int = 8
-    pairs: int = 3000  # sheets with narratives, to teach the style
+    pairs: int = 3000  # fact prompts with narratives, to teach the style
     style_steps: int = 150
     seed: int = 0
 
@@ -57,35 +57,36 @@ class NarratorConfig:
 
 
 class Narrator:
-    """`Narrator.fit(receipts, ledger)`, then `.tell(facts, checker)`."""
+    """`Narrator.fit(receipts, fact_store)`, then `.tell(facts, checker)`."""
 
     def __init__(self, model: GPT, vocabulary: Vocabulary, style: str):
-        """A model that was taught the style, and the vocabulary that it was taught in."""
+        """A model that was taught the style, and its vocabulary."""
         self.model, self.vocabulary, self.style = model.eval(), vocabulary, style
 
     @classmethod
     def fit(
         cls,
         receipts: pd.DataFrame,
-        ledger: FactStore,
+        fact_store: FactStore,
         settings: NarratorConfig = NarratorConfig(),  # noqa: B008  (frozen)
         progress: bool = True,
     ) -> "Narrator":
-        """Teach one from clean receipts and what the ledger counted of them."""
+        """Train a narrator on clean receipts and their fact store."""
         s, vocabulary = settings, build_vocabulary(receipts, settings.words)
-        larger = max(1, round(len(ledger.table) / GOODS_PER_PLAN))
-        read = pretraining_corpus(receipts, ledger, vocabulary, (s.cards, s.recitals * larger, s.sayings), s.seed)
-        sizes = GPT_PRESETS["laptop"] | {"context": 256}  # room for a sheet and what is told of it
+        larger = max(1, round(len(fact_store.table) / REFERENCE_PRODUCTS))
+        numbers = (s.cards, s.prompts * larger, s.sentences)
+        corpus = pretraining_corpus(receipts, fact_store, vocabulary, numbers, s.seed)
+        sizes = GPT_PRESETS["laptop"] | {"context": 256}  # room for a fact prompt and its narrative
         model = GPT(GPTConfig(len(vocabulary), **sizes), seed=s.seed)
         rates = NARRATOR_MUON if hasattr(torch.optim, "Muon") else NARRATOR_ADAMW
-        recipe = _recipe(s.steps * larger, s.batch, 40, s.seed, **rates)
-        train(model, _windows(read, vocabulary, model.config.context), recipe, progress=progress)
+        pretraining = _training_config(s.steps * larger, s.batch, 40, s.seed, **rates)
+        train(model, _windows(corpus, vocabulary, model.config.context), pretraining, progress=progress)
         add_adapter(model, s.style, DEFAULT_LORA, s.seed)
-        everybody = HeldOutSplit(ledger.customers, ledger.table.index.tolist())
-        told = draw_facts(ledger, everybody, s.pairs, s.seed)
-        pairs = narrative_pairs(told, s.style, vocabulary, model.config.context, s.seed)
-        recipe = _recipe(s.style_steps, 16, 20, s.seed, learning_rate=1e-2, weight_decay=0.0)
-        train(model, pairs, recipe, progress=progress)
+        everything = FactSubset(fact_store.customers, fact_store.table.index.tolist())
+        facts = draw_facts(fact_store, everything, s.pairs, s.seed)
+        pairs = narrative_pairs(facts, s.style, vocabulary, model.config.context, s.seed)
+        tuning = _training_config(s.style_steps, 16, 20, s.seed, learning_rate=1e-2, weight_decay=0.0)
+        train(model, pairs, tuning, progress=progress)
         return cls(merge_and_unload(model, s.style), vocabulary, s.style)
 
     def tell(self, facts: Sequence[Facts], checker: ClaimChecker, seed: int = 0) -> list[Narrative]:
@@ -93,7 +94,7 @@ class Narrator:
         return write_checked(self.model, facts, self.vocabulary, checker, self.style, seed=seed)
 
     def save(self, folder: str | Path) -> None:
-        """Keep the model, the vocabulary and the name of the style."""
+        """Save the model, the vocabulary and the name of the style."""
         folder = Path(folder)
         checkpoints.save_gpt(self.model, folder)
         self.vocabulary.save(folder / NARRATOR_VOCABULARY)
@@ -101,7 +102,7 @@ class Narrator:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Narrator":
-        """The narrator that `save` kept. ValueError if the folder does not hold one."""
+        """The narrator that `save` wrote. ValueError if the folder does not hold one."""
         folder = Path(folder)
         try:
             style = json.loads((folder / NARRATOR_STYLE).read_text(encoding="utf-8"))
@@ -113,14 +114,14 @@ class Narrator:
         return made
 
 
-def _recipe(steps: int, batch: int, warmup: int, seed: int, **rates: float) -> TrainingConfig:
+def _training_config(steps: int, batch: int, warmup: int, seed: int, **rates: float) -> TrainingConfig:
     return TrainingConfig(
         steps=steps, batch=batch, warmup=warmup, seed=seed, evaluate_every=steps, save_every=steps, **rates
     )
 
 
-def _windows(read: Sequence[Sequence[int]], vocabulary: Vocabulary, context: int) -> TokenWindows:
-    """What is read as one stream of tokens, in memory."""
+def _windows(corpus: Sequence[Sequence[int]], vocabulary: Vocabulary, context: int) -> TokenWindows:
+    """The corpus as one stream of tokens, in memory."""
     with tempfile.TemporaryDirectory() as folder:
-        write_tokens(path := Path(folder) / "read.tokens", read, vocabulary)
+        write_tokens(path := Path(folder) / "corpus.tokens", corpus, vocabulary)
         return TokenWindows(np.array(read_tokens(path, vocabulary)), context)

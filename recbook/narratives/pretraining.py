@@ -1,7 +1,7 @@
-"""What the storyteller's base reads before it is taught a style: sheets said again piece by piece, and torn sentences.
+"""The pre-training corpus of the narrator's base: cards of products, a copy task on fact prompts, single sentences.
 
-A small model must have learned to copy, and must have met the words, before an adapter can teach it to tell. The facts
-are invented and differ every time, so that they can only be read off the sheet; no sentence stands beside its sheet.
+A small model must have learned to copy, and must have read the words, before an adapter can teach it a style. The facts
+are invented anew for every prompt, so the model can only copy them from it; no sentence follows the prompt it tells.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,74 +25,77 @@ from recbook.tokens.vocabulary import Vocabulary
 
 def pretraining_corpus(
     receipts: pd.DataFrame,
-    ledger: FactStore,
+    fact_store: FactStore,
     vocabulary: Vocabulary,
     numbers: tuple[int, int, int],
     seed: int = 0,
     among: Sequence[str] = (),
 ) -> list[list[int]]:
-    """All that a storyteller reads, as ids: cards of the receipts, so many times; recitals; sayings `among` products.
+    """The corpus as token ids, one list per document: product cards, copy-task prompts, sentences `among` products.
 
-    `numbers`: of times, of recitals, of sayings.
+    `numbers`: how often each card is repeated, how many prompts, how many sentences.
     """
-    times, recited, said = numbers
-    read = [card for _ in range(times) for card in product_cards(receipts, vocabulary)]
-    told = [*copy_task_prompts(ledger, recited, seed), *single_sentences(ledger, said, seed, among)]
-    return read + [encode_document(parts, vocabulary) for parts in told]
+    repeats, prompts, sentences = numbers
+    cards = [card for _ in range(repeats) for card in product_cards(receipts, vocabulary)]
+    others = [*copy_task_prompts(fact_store, prompts, seed), *single_sentences(fact_store, sentences, seed, among)]
+    return cards + [encode_document(parts, vocabulary) for parts in others]
 
 
-def copy_task_prompts(ledger: FactStore, number: int, seed: int = 0) -> Iterator[Document]:
-    """`number` sheets of invented facts, each followed by all that stands on it, piece by piece, in another order.
+def copy_task_prompts(fact_store: FactStore, number: int, seed: int = 0) -> Iterator[Document]:
+    """The copy task: `number` prompts of invented facts, each followed by all its facts, one by one, in random order.
 
-    The products are real. What is said of them is drawn at random, so that it cannot be known by heart.
+    The products are real. Their facts are drawn at random, so that the model cannot memorize them.
     """
     rng = np.random.default_rng(seed)
     for _ in range(number):
-        lines = prompt_lines(invented_facts(ledger, rng))
-        told = [(line, word) for line in lines for word in line.words]
-        again: Document = []
-        for place in rng.permutation(len(told)):
-            line, word = told[place]
-            again += [Product(line.code), f" {line.name} {word}." if rng.random() < 0.25 else f": {word}."]
-        yield [*lines_as_document(lines), Control("<|answer|>"), *again]
+        lines = prompt_lines(invented_facts(fact_store, rng))
+        given = [(line, word) for line in lines for word in line.words]
+        copied: Document = []
+        for place in rng.permutation(len(given)):
+            line, word = given[place]
+            copied += [Product(line.code), f" {line.name} {word}." if rng.random() < 0.25 else f": {word}."]
+        yield [*lines_as_document(lines), Control("<|answer|>"), *copied]
 
 
-def single_sentences(ledger: FactStore, number: int, seed: int = 0, among: Sequence[str] = ()) -> Iterator[Document]:
-    """`number` single sentences of every style and part about invented facts, with no sheet beside them.
+def single_sentences(
+    fact_store: FactStore, number: int, seed: int = 0, among: Sequence[str] = ()
+) -> Iterator[Document]:
+    """`number` single sentences, of random styles and kinds, about invented facts, without a prompt.
 
     `among`: the products that they may be about (all, if none is given).
     """
     rng = np.random.default_rng(seed)
     for _ in range(number):
-        style, part = NARRATIVE_STYLES[rng.integers(2)], SENTENCE_KINDS[rng.integers(len(SENTENCE_KINDS))]
-        yield join_texts(write_template_sentence(invented_facts(ledger, rng, among), style, part, rng))
+        style, kind = NARRATIVE_STYLES[rng.integers(2)], SENTENCE_KINDS[rng.integers(len(SENTENCE_KINDS))]
+        yield join_texts(write_template_sentence(invented_facts(fact_store, rng, among), style, kind, rng))
 
 
-def invented_facts(ledger: FactStore, rng: np.random.Generator, among: Sequence[str] = ()) -> Facts:
-    """Facts of the right form, about products drawn at random (of those), of which nothing is true but the names."""
-    codes = rng.choice(list(among or ledger.names), 3, replace=False).tolist()
+def invented_facts(fact_store: FactStore, rng: np.random.Generator, among: Sequence[str] = ()) -> Facts:
+    """Invented facts about products drawn at random (`among` these, if given): nothing is true but the names."""
+    codes = rng.choice(list(among or fact_store.names), 3, replace=False).tolist()
     price = round(float(np.exp(rng.normal(1.4, 0.9))), 2) + 0.2
-    kind = ledger.attributes[codes[1]].get("kind", ("",))[0]
-    other = CoPurchase(codes[1], ledger.names[codes[1]], kind, int(rng.integers(5, 90)), bool(rng.random() < 0.6))
+    kind = fact_store.attributes[codes[1]].get("kind", ("",))[0]
+    other = CoPurchase(codes[1], fact_store.names[codes[1]], kind, int(rng.integers(5, 90)), bool(rng.random() < 0.6))
     mixed = {}
     for code in codes:  # an attribute or two that some other product has
-        mixed |= {name: value for name, value in ledger.attributes[code].items() if rng.random() < 0.7}
+        mixed |= {name: value for name, value in fact_store.attributes[code].items() if rng.random() < 0.7}
     return Facts(
-        ledger.moment, codes[2], ledger.names[codes[2]], price,
+        fact_store.moment, codes[2], fact_store.names[codes[2]], price,
         was=round(price * float(rng.uniform(0.7, 1.5)), 2) if rng.random() < 0.5 else None,
-        new_since=_date(ledger, rng) if rng.random() < 0.3 else None,
+        new_since=_date(fact_store, rng) if rng.random() < 0.3 else None,
         season=MONTH_NAMES[rng.integers(12)] if rng.random() < 0.5 else None,
-        attributes=mixed, purchases=(_purchase(ledger, codes[0], rng),), companions=(other,) * int(rng.random() < 0.8),
-        own=_purchase(ledger, codes[2], rng) if rng.random() < 0.1 else None,
+        attributes=mixed, purchases=(_purchase(fact_store, codes[0], rng),),
+        co_purchases=(other,) * int(rng.random() < 0.8),
+        own=_purchase(fact_store, codes[2], rng) if rng.random() < 0.1 else None,
     )  # fmt: skip
 
 
-def _purchase(ledger: FactStore, code: str, rng: np.random.Generator) -> Purchase:
-    """Of a real product, on invented dates."""
+def _purchase(fact_store: FactStore, code: str, rng: np.random.Generator) -> Purchase:
+    """A purchase of a real product, on invented dates."""
     times = int(rng.choice([1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, rng.integers(13, 40)]))
-    dates = tuple(sorted(_date(ledger, rng) for _ in range(times)))
-    return Purchase(code, ledger.names[code], dates, 1.0, ledger.attributes[code])
+    dates = tuple(sorted(_date(fact_store, rng) for _ in range(times)))
+    return Purchase(code, fact_store.names[code], dates, 1.0, fact_store.attributes[code])
 
 
-def _date(ledger: FactStore, rng: np.random.Generator) -> pd.Timestamp:
-    return ledger.moment - pd.Timedelta(days=int(rng.integers(1, 340)))
+def _date(fact_store: FactStore, rng: np.random.Generator) -> pd.Timestamp:
+    return fact_store.moment - pd.Timedelta(days=int(rng.integers(1, 340)))

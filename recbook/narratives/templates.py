@@ -1,11 +1,11 @@
-"""Facts as a model reads them, and narratives to learn from: many ways to say the same facts, in two styles.
+"""Fact prompts, and narratives written from templates to learn from: many ways to say the same facts, in two styles.
 
     <|shopper|><|84971C|> navy gingham teapot: twice since March, last in October;<|product|><|20511|> navy gingham
     milk jug: £4.25, for afternoon tea, same navy, same gingham;<|because|><|38011A|> pale blue tea cosy: tea cosy,
     14 shoppers, often;<|answer|> You've come back to the<|84971C|> navy gingham teapot twice since March. How about …
 
-A product's token stands before its name; who reads the text does not see it. What a sentence tells are the words of the
-sheet, so that they can be copied. The forms of the sentences are in stories.json.
+A product's token stands before its name; readers of the text do not see it. A sentence tells facts in the words of the
+prompt, so that the model can copy them. The templates of the sentences are in stories.json ("forms").
 """
 
 import json
@@ -25,13 +25,13 @@ NARRATIVE_STYLES = ("terse", "warm")
 SENTENCE_KINDS = ("reason", "opening", "intro", "close")
 SLOT_PATTERN = re.compile(r" ?\{(\w+)\}")
 CHOICE_PATTERN = re.compile(r"\[([^]]*)\]")
-NAMED_SLOTS = ("bought", "product", "with")  # slots that name a product
+NAMED_SLOTS = ("bought", "product", "with")  # the slots that name a product
 
 
 class PromptLine(NamedTuple):
-    """One line of a fact sheet: under which heading, which product, and what is known of it, each in a few words."""
+    """One line of a fact prompt: its heading, the product, and what is known of it, each in a few words."""
 
-    heading: str  # of the control tokens
+    heading: str  # a control token
     code: str
     name: str
     words: tuple[str, ...]
@@ -39,28 +39,28 @@ class PromptLine(NamedTuple):
 
 @lru_cache(maxsize=1)
 def sentence_templates() -> dict[str, dict[str, list[str]]]:
-    """The forms of sentences, by style and part, from stories.json."""
+    """The templates of sentences, by style and kind of sentence, from stories.json."""
     return json.loads(files("recbook.narratives").joinpath("stories.json").read_text(encoding="utf-8"))["forms"]
 
 
-# --- The sheet ---------------------------------------------------------------------------------------------------
+# --- The prompt --------------------------------------------------------------------------------------------------
 
 
 def fact_prompt(facts: Facts) -> Document:
-    """The prompt: all facts, in the words in which they can be told."""
+    """The prompt of one recommendation: all its facts, in the words in which sentences tell them."""
     return [*lines_as_document(prompt_lines(facts)), Control("<|answer|>")]
 
 
 def prompt_lines(facts: Facts) -> list[PromptLine]:
-    """The lines of the sheet."""
+    """The lines of the prompt."""
     lines = [PromptLine("<|shopper|>", p.code, p.name, tuple(_of_purchase(p, facts))) for p in facts.purchases]
     values = slot_values(facts)
     told = [values[name] for name in ("price", "purpose", "note", "second", "cousin") if name in values]
     told += [f"{word} {values[name]}" for name, word in LINE_PREFIXES.items() if name in values]
     told += [f"yours {when}" for when in _of_purchase(facts.own, facts)] if facts.own else []
-    told += [f"same {value}" for value in _told_shared(facts)]
+    told += [f"same {value}" for value in _shared_to_tell(facts)]
     lines.append(PromptLine("<|product|>", facts.code, facts.name, tuple(told)))
-    for other in facts.companions:
+    for other in facts.co_purchases:
         words = [*[other.kind] * bool(other.kind), f"{other.shoppers} shoppers", *["often"] * other.often]
         lines.append(PromptLine("<|because|>", other.code, other.name, tuple(words)))
     return lines
@@ -77,7 +77,7 @@ LINE_PREFIXES = {
 
 
 def lines_as_document(lines: Sequence[PromptLine]) -> Document:
-    """Items as a document, each a product's token and what is said of it."""
+    """Lines as a document: of each the product's token, its name and the words."""
     parts: Document = []
     heading = ""
     for line in lines:
@@ -95,18 +95,18 @@ def _of_purchase(purchase: Purchase, facts: Facts) -> list[str]:
     return [f"{times_in_words(purchase.times)} since {first}"] + [f"last in {last}"] * (last != first)
 
 
-def _told_shared(facts: Facts) -> list[str]:
-    """Attributes in common that can be called "the same …"."""
+def _shared_to_tell(facts: Facts) -> list[str]:
+    """The shared attributes that can be called "the same …"."""
     mine = facts.purchases[0].attributes if facts.purchases else {}
     wanted = [value for name in ("theme", "colour", "material") for value in mine.get(name, ())]
     return [value for value in wanted if value in facts.shared]
 
 
-# --- What a sentence can tell ------------------------------------------------------------------------------------
+# --- Slots and their values --------------------------------------------------------------------------------------
 
 
 def slot_values(facts: Facts) -> dict[str, str]:
-    """The words for the places of the forms; a place is missing where the facts say nothing."""
+    """The words for the slots of the templates; a slot is missing where the facts say nothing."""
     found = {"product": facts.name, "price": format_pounds(facts.price), "season": facts.season}
     found |= _about_the_price(facts) | _about_purchases(facts) | _about_taste(facts)
     if facts.new_since is not None:
@@ -117,19 +117,23 @@ def slot_values(facts: Facts) -> dict[str, str]:
 
 
 def slot_choices(facts: Facts) -> dict[str, list[str]]:
-    """By the place of a form, all the words that may fill it; names of products are in `slot_products`."""
+    """By slot, all the words that may fill it; names of products are in `slot_products`."""
     found = {name: [words] for name, words in slot_values(facts).items() if name not in NAMED_SLOTS}
-    if shared := _told_shared(facts):
+    if shared := _shared_to_tell(facts):
         found["shared"] = shared
-    for other in facts.companions:
-        found |= {name: [words] for name, words in _of_companion(other).items() if name not in NAMED_SLOTS}
+    for other in facts.co_purchases:
+        found |= {name: [words] for name, words in _of_co_purchase(other).items() if name not in NAMED_SLOTS}
     return found
 
 
 def slot_products(facts: Facts) -> dict[str, Facts | Purchase | CoPurchase]:
-    """By the place of a form, the product that it names."""
-    found = {"product": facts, "bought": next(iter(facts.purchases), None), "with": next(iter(facts.companions), None)}
-    return {place: product for place, product in found.items() if product is not None}
+    """By slot, the product that it names."""
+    found = {
+        "product": facts,
+        "bought": next(iter(facts.purchases), None),
+        "with": next(iter(facts.co_purchases), None),
+    }
+    return {slot: product for slot, product in found.items() if product is not None}
 
 
 def _about_the_price(facts: Facts) -> dict[str, str]:
@@ -170,26 +174,26 @@ def _about_taste(facts: Facts) -> dict[str, str]:
 
 
 def write_template_narrative(facts: Facts, style: str, rng: np.random.Generator) -> Document:
-    """Two or three sentences that tell some of the facts, in one of STYLES: a form is drawn for each.
+    """Two or three sentences that tell some of the facts, in one of NARRATIVE_STYLES; each from a random template.
 
-    ValueError for a style that is not there.
+    ValueError for an unknown style.
     """
     if style not in NARRATIVE_STYLES:
         raise ValueError(f"there is no style {style!r}: give one of {', '.join(NARRATIVE_STYLES)}")
     parts: Document = []
-    for part in _plan(facts, rng):
-        parts += write_template_sentence(facts, style, part, rng)
+    for kind in _plan(facts, rng):
+        parts += write_template_sentence(facts, style, kind, rng)
     return join_texts(parts)
 
 
-def write_template_sentence(facts: Facts, style: str, part: str, rng: np.random.Generator) -> Document:
-    """One sentence, of one of PARTS, in a form drawn from those that the facts can fill."""
+def write_template_sentence(facts: Facts, style: str, kind: str, rng: np.random.Generator) -> Document:
+    """One sentence, of one of SENTENCE_KINDS, from a random one of the templates that the facts can fill."""
     values = {name: words[rng.integers(len(words))] for name, words in slot_choices(facts).items()}
     products = slot_products(facts)
     usable = [
-        form
-        for form in sentence_templates()[style][part]
-        if any(_fits(each, {*values, *products}, facts) for each in expand_choices(form))
+        template
+        for template in sentence_templates()[style][kind]
+        if any(_fits(each, {*values, *products}, facts) for each in expand_choices(template))
     ]
     ways = [
         each for each in expand_choices(usable[rng.integers(len(usable))]) if _fits(each, {*values, *products}, facts)
@@ -198,48 +202,48 @@ def write_template_sentence(facts: Facts, style: str, part: str, rng: np.random.
 
 
 @cache
-def expand_choices(form: str) -> tuple[str, ...]:
-    """All ways to say a form: one of each [choice|in brackets]."""
-    found = CHOICE_PATTERN.search(form)
+def expand_choices(template: str) -> tuple[str, ...]:
+    """All variants of a template: one of each [choice|in brackets]."""
+    found = CHOICE_PATTERN.search(template)
     if not found:
-        return (form,)
-    ways = [form[: found.start()] + option + form[found.end() :] for option in found[1].split("|")]
+        return (template,)
+    ways = [template[: found.start()] + option + template[found.end() :] for option in found[1].split("|")]
     return tuple(each for way in ways for each in expand_choices(way))
 
 
 def _plan(facts: Facts, rng: np.random.Generator) -> list[str]:
-    """Which parts, in which order: a reason if there is a purchase, and the product after it or before."""
+    """The kinds of sentence, in order: a reason if there is a purchase, and the product after it or before it."""
     if not facts.bought:
         return ["opening", "close"]
     return ["opening", "reason", "close"] if rng.random() < 0.3 else ["reason", "intro", "close"]
 
 
-def _fits(form: str, known: set[str], facts: Facts) -> bool:
-    """Whether the facts fill all places of a form, and prove its "often"."""
-    often_too = "often" not in form.lower() or any(other.often for other in facts.companions)
-    return often_too and set(SLOT_PATTERN.findall(form)) <= known
+def _fits(template: str, known: set[str], facts: Facts) -> bool:
+    """Whether the facts fill all slots of a template, and prove its "often"."""
+    often_too = "often" not in template.lower() or any(other.often for other in facts.co_purchases)
+    return often_too and set(SLOT_PATTERN.findall(template)) <= known
 
 
-def _of_companion(other: CoPurchase) -> dict[str, str]:
+def _of_co_purchase(other: CoPurchase) -> dict[str, str]:
     return {"with": other.name, "shoppers": str(other.shoppers)} | ({"kind": other.kind} if other.kind else {})
 
 
-def _filled(form: str, values: dict[str, str], products: dict[str, Facts | Purchase | CoPurchase]) -> Document:
-    """A form with its places filled: a product's name comes after its token."""
+def _filled(template: str, values: dict[str, str], products: dict[str, Facts | Purchase | CoPurchase]) -> Document:
+    """A template with its slots filled: a product's name comes after its token."""
     parts: Document = []
     last = 0
-    for place in SLOT_PATTERN.finditer(form):
-        parts.append(form[last : place.start()])
-        if product := products.get(place[1]):
+    for slot in SLOT_PATTERN.finditer(template):
+        parts.append(template[last : slot.start()])
+        if product := products.get(slot[1]):
             parts += [Product(product.code), f" {product.name}"]
         else:
-            parts.append(f" {values[place[1]]}")
-        last = place.end()
-    return [*parts, form[last:]]
+            parts.append(f" {values[slot[1]]}")
+        last = slot.end()
+    return [*parts, template[last:]]
 
 
 def join_texts(parts: Document) -> Document:
-    """The same with neighbouring texts in one."""
+    """The same document with neighbouring texts joined."""
     joined: Document = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):

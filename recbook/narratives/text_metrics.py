@@ -1,4 +1,4 @@
-"""How well texts read, counted: variety, length, ease, style. None of it knows what is true; `claims` does."""
+"""How well texts read: variety, length, ease, style. Whether they are true is the `claim_checker`'s to say."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 TEXT_WORDS = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*")  # 8.50 and you've are one word each
 VOWEL_RUNS = re.compile(r"[aeiouy]+")
 SENTENCE_ENDS = re.compile(r"[.!?]+(?=\s|$)")
-STYLE_MARKS = {  # what gives a style away, each once for every time it stands in a text
+STYLE_MARKS = {  # marks of a style; every occurrence counts
     "warm": re.compile(
         r"!|\?|\b(?:lovely|happy|happily|sweet|treat|treated|love|enjoy|dream|perfect|hello|just right)\b"
     ),
@@ -19,7 +19,7 @@ STYLE_MARKS = {  # what gives a style away, each once for every time it stands i
 
 
 def distinct_ngrams(texts: Sequence[str], n: int) -> float:
-    """The share of all n-grams of words that are different ones: 1 if nothing is said twice. Li et al. (2016)."""
+    """Distinct-n: the different n-grams of words over all n-grams; 1 if none occurs twice. Li et al. (2016)."""
     counts = Counter(gram for text in texts for gram in _grams(_words(text), n))
     return len(counts) / counts.total() if counts else 0.0
 
@@ -40,7 +40,7 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
 
 
 def _two_largest(counts: list[Counter]) -> dict[tuple, tuple[int, int]]:
-    """By n-gram the largest count in one text, and the largest in the others: without any one text, one of these."""
+    """By n-gram the largest and the second largest count in a text: one of them is the largest without a given text."""
     most: dict[tuple, tuple[int, int]] = {}
     for count in counts:
         for gram, times in count.items():
@@ -50,7 +50,7 @@ def _two_largest(counts: list[Counter]) -> dict[tuple, tuple[int, int]]:
 
 
 def _bleu(length: int, counts: list[Counter], most: list[dict], lengths: Counter) -> float:
-    """BLEU of one text against the others, of which the most counts and the lengths are known, its own among them."""
+    """BLEU of one text against the others; `most` and `lengths` are of all texts, its own included."""
     total = 0.0
     for count, (size, best) in zip(counts, enumerate(most), strict=True):
         clipped = 0
@@ -68,7 +68,7 @@ def _bleu(length: int, counts: list[Counter], most: list[dict], lengths: Counter
 def reading_ease(text: str) -> float:
     """Flesch's reading ease: about 60 plain English, 90 very easy, 30 hard. Flesch (1948).
 
-    206.835 - 1.015 words a sentence - 84.6 syllables a word; a syllable is a run of vowels, a silent e is none.
+    206.835 - 1.015 words per sentence - 84.6 syllables per word; a syllable is a run of vowels, a silent e is none.
     """
     words, sentences = _words(text), max(1, len(SENTENCE_ENDS.findall(text)))
     if not words:
@@ -86,7 +86,7 @@ def syllables(word: str) -> int:
 
 
 def style_of_text(text: str) -> str:
-    """The style whose MARKS are more in a text; terse if there are as many, since warmth has to be shown."""
+    """The style with more STYLE_MARKS in a text; terse in a tie, since a warm text has to show it."""
     return max(("terse", "warm"), key=lambda style: len(STYLE_MARKS[style].findall(text)))
 
 
@@ -96,9 +96,10 @@ JUDGE_QUESTION = (
 
 
 def judge_texts(texts: Sequence[str], complete: Callable[[str], str]) -> np.ndarray:
-    """Marks from 1 to 10 that a language model gives each text, (texts,); NaN where its answer has none.
+    """Marks from 1 to 10 that a language model gives each text, (texts,); NaN where its answer contains none.
 
-    `complete` sends a prompt to a model and returns what it says. It is asked how a text reads, not what is true.
+    `complete` sends a prompt to a model and returns its answer. The model is asked how a text reads, not whether it is
+    true.
     """
     answers = [re.search(r"\b(?:10|[1-9])\b", complete(JUDGE_QUESTION + text)) for text in texts]
     return np.array([float(answer[0]) if answer else np.nan for answer in answers])

@@ -1,7 +1,7 @@
-"""Weights in few bits: int8 by the largest value, NF4 by the normal distribution, and the inverse of each.
+"""Formats of quantized weights: int8 (absmax), NF4 (quantiles of the normal distribution), and how to dequantize each.
 
-Numbers only, tensors in and tensors out; `quantized` has the layers that hold them. Codes, their order in a byte and
-the levels of NF4 are those of `bitsandbytes`. Dettmers et al. (2022), (2023).
+Functions from tensors to tensors; `weights` and `layers` use them. Codes, their order in a byte and the levels of NF4
+are those of `bitsandbytes`. Dettmers et al. (2022), (2023).
 """
 
 from math import ceil, prod
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 LARGEST_CODE = 127  # of the int8 codes; -128 is left out, so that zero is in the middle
 NF4_BLOCK = 64  # weights that share a scale in NF4
 DOUBLE_BLOCK = 256  # scales that share a scale when they are quantized themselves
-SMALLEST = 1e-38  # a block of smaller numbers counts as zero: the inverse of its largest may be infinite
+SMALLEST = 1e-38  # a block of smaller numbers becomes zero: the inverse of its largest may be infinite
 SCHEMES = ("int8", "nf4", "nf4-double")
 
-BlockSize = str | int  # what shares a scale: "tensor", "row", or so many columns of a row
+BlockSize = str | int  # which weights share a scale: "tensor", "row", or a number of columns of a row
 
 
 # --- Eight bits --------------------------------------------------------------------------------------------------
@@ -28,8 +28,8 @@ def int8(weight: Tensor, block: BlockSize = "row") -> tuple[Tensor, Tensor]:
     """Round weights (R, C) to whole steps of their block's largest absolute value / 127: codes int8 (R, C), scales.
 
     Scales are the steps, float32 (1, 1) for "tensor", (R, 1) for "row", (R, ceil(C / block)) for a number of columns.
-    No weight moves by more than half a step. A block of nothing above 127e-38 becomes zeros. ValueError for weights
-    that are not finite.
+    No weight moves by more than half a step. A block whose largest is below 127e-38 becomes zeros. ValueError for
+    weights that are not finite.
     """
     weight = _finite(weight)
     steps = _largest(weight, block) / LARGEST_CODE
@@ -39,7 +39,7 @@ def int8(weight: Tensor, block: BlockSize = "row") -> tuple[Tensor, Tensor]:
 
 
 def from_int8(codes: Tensor, scales: Tensor, block: BlockSize = "row") -> Tensor:
-    """The weights that `int8` stands for, (R, C), in the type of the scales: each code times its step."""
+    """Dequantize the codes of `int8`: each code times its step, (R, C), in the type of the scales."""
     return codes.to(scales.dtype) * _spread(scales, codes.shape, block)
 
 
@@ -56,7 +56,7 @@ def _largest(weight: Tensor, block: BlockSize) -> Tensor:
 
 
 def _spread(scales: Tensor, shape: torch.Size, block: BlockSize) -> Tensor:
-    """A scale for each weight, as far as broadcasting does not give it one."""
+    """Scales that broadcast to the shape of the weight."""
     if block in ("tensor", "row"):
         return scales
     return scales.repeat_interleave(_columns(block), dim=1)[:, : shape[1]]  # (R, blocks) -> (R, C)
@@ -74,7 +74,7 @@ def _columns(block: BlockSize) -> int:
 def normal_levels() -> Tensor:
     """NF4's sixteen levels from -1 to 1, float32 (16,): quantiles of the normal distribution, divided by the outermost.
 
-    Seven below zero and eight above, each side at equal steps of probability from one half to TAIL; and zero itself.
+    Seven below zero and eight above, each side at equal steps of probability from one half to NF4_TAIL; and zero.
     Dettmers et al. (2023), section 3; in float32 throughout, so that they are those of `bitsandbytes` to the last bit.
     """
     below, above = (ndtri(torch.linspace(NF4_TAIL, 0.5, count + 1)[:-1].double().numpy()) for count in (7, 8))
@@ -85,12 +85,10 @@ def normal_levels() -> Tensor:
 NF4_TAIL = 0.9677083  # the mean of 1 - 1/32 and 1 - 1/30: half a share short of one, for sixteen levels and for fifteen
 NF4_LEVELS = normal_levels()
 NF4_ZERO = 7  # the code of 0.0
-NF4_BORDERS = (
-    NF4_LEVELS[:-1] + NF4_LEVELS[1:]
-) / 2  # (15,): half-way between neighbours, where the nearest one changes
-NF4_PAIRS = (
-    torch.cartesian_prod(NF4_LEVELS, NF4_LEVELS).view(torch.int64).flatten()
-)  # (256,): the two levels of a byte, side by side
+# Half-way between neighbours, where the nearest level changes: (15,).
+NF4_BORDERS = (NF4_LEVELS[:-1] + NF4_LEVELS[1:]) / 2
+# The two levels of each byte, side by side in one number of eight bytes: (256,).
+NF4_PAIRS = torch.cartesian_prod(NF4_LEVELS, NF4_LEVELS).view(torch.int64).flatten()
 
 
 def nf4(weight: Tensor, block: int = NF4_BLOCK) -> tuple[Tensor, Tensor]:
@@ -108,7 +106,7 @@ def nf4(weight: Tensor, block: int = NF4_BLOCK) -> tuple[Tensor, Tensor]:
 
 
 def from_nf4(packed: Tensor, absmax: Tensor, shape: tuple[int, ...], block: int = NF4_BLOCK) -> Tensor:
-    """The weights that `nf4` stands for, of this shape, in the type of `absmax`."""
+    """Dequantize the codes of `nf4`: weights of this shape, in the type of `absmax`."""
     count = prod(shape)
     # Both levels of a byte are fetched as one number of eight bytes: four times as fast as two of four.
     levels = NF4_PAIRS.to(packed.device).index_select(0, packed.int()).view(torch.float32)  # (bytes,) -> (2 · bytes,)
@@ -117,24 +115,24 @@ def from_nf4(packed: Tensor, absmax: Tensor, shape: tuple[int, ...], block: int 
 
 
 def pack(codes: Tensor) -> Tensor:
-    """Codes of four bits, uint8 (n,), as two a byte, the first in the high half; an odd one is joined by a zero's."""
+    """Pack codes of four bits, uint8 (n,), two per byte, the first in the high half. An odd number is padded."""
     codes = F.pad(codes, (0, len(codes) % 2), value=NF4_ZERO)
     return (codes[0::2] << 4) | codes[1::2]
 
 
 def unpack(packed: Tensor, count: int) -> Tensor:
-    """The first `count` codes in such bytes, uint8 (count,)."""
+    """Unpack the first `count` codes of such bytes, uint8 (count,)."""
     return torch.stack([packed >> 4, packed & 15], dim=1).flatten()[:count]
 
 
-# --- The scales' own bits ----------------------------------------------------------------------------------------
+# --- Double quantization -----------------------------------------------------------------------------------------
 
 
 def double_quantize(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantize NF4's scales (blocks,) once more: int8 codes (blocks,), steps (ceil(blocks / 256),), their mean (1,).
+    """Quantize NF4's scales (blocks,) too: int8 codes (blocks,), steps (ceil(blocks / 256),), their mean (1,).
 
-    Scales are all above zero, so their mean is taken off first. `bitsandbytes` does the same with a code that is not
-    linear: its bytes are as many, and others. Dettmers et al. (2023), section 3.
+    Scales are all above zero, so their mean is subtracted first. `bitsandbytes` does the same with a code that is not
+    linear: it needs as many bytes, but they differ. Dettmers et al. (2023), section 3.
     """
     mean = absmax.mean().view(1)
     rest = (absmax - mean).view(1, -1)
@@ -143,7 +141,7 @@ def double_quantize(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def from_double_quantized(codes: Tensor, steps: Tensor, mean: Tensor) -> Tensor:
-    """The scales that `double_quantize` stands for, (blocks,)."""
+    """Dequantize the scales of `double_quantize`, (blocks,)."""
     return from_int8(codes.view(1, -1), steps.view(1, -1), DOUBLE_BLOCK).flatten() + mean
 
 
@@ -151,7 +149,7 @@ def from_double_quantized(codes: Tensor, steps: Tensor, mean: Tensor) -> Tensor:
 
 
 def weight_bytes(rows: int, columns: int, scheme: str) -> int:
-    """The bytes of a weight (rows, columns) in a scheme, codes and scales; "float32" and "bfloat16" are known too."""
+    """The bytes of a weight (rows, columns) in a scheme, codes and scales; also in "float32" and "bfloat16"."""
     count = rows * columns
     blocks = ceil(count / NF4_BLOCK)
     sizes = {
@@ -167,7 +165,7 @@ def weight_bytes(rows: int, columns: int, scheme: str) -> int:
 
 
 def _finite(weight: Tensor) -> Tensor:
-    """As float32, if all numbers are finite."""
+    """The weight as float32; ValueError if a number is not finite."""
     weight = weight.detach().float()
     if not weight.isfinite().all():
         place = (~weight.isfinite()).nonzero()[0].tolist()

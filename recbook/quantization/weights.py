@@ -1,8 +1,8 @@
-"""Weights held as codes and scales: what the layers of `quantized` multiply with.
+"""Quantized weights: codes and scales that the layers of `layers` multiply with.
 
-A store keeps codes and scales as buffers, so they are saved and moved with the module and nobody trains them. A product
-with a store is differentiable in what is multiplied; its backward pass makes the weights anew from the codes, a part at
-a time, instead of keeping them: that is how QLoRA trains beside a 4-bit base. Dettmers et al. (2023).
+Codes and scales are buffers, so they are saved and moved with the module and never trained. A product with a quantized
+weight is differentiable in its input. The backward pass dequantizes the weight again, a part at a time, instead of
+keeping it: so QLoRA trains beside a 4-bit base. Dettmers et al. (2023).
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from recbook.quantization import formats
 from recbook.quantization.formats import DOUBLE_BLOCK, NF4_BLOCK
 
-MOST_NUMBERS_AT_ONCE = 2**19  # weights at most that are dequantized at a time: what a core's cache holds
-FEW_ROWS = 64  # rows up to which the int8 kernel beats making the weights anew
+MOST_NUMBERS_AT_ONCE = 2**19  # weights that are dequantized at a time, at most: they fit in the cache of a core
+FEW_ROWS = 64  # rows of input up to which the int8 kernel is faster than dequantizing
 
 
 class QuantizedWeight(nn.Module):
@@ -31,14 +31,14 @@ class QuantizedWeight(nn.Module):
 
     @classmethod
     def of(cls, weight: Tensor) -> "QuantizedWeight":
-        """The store of a weight (rows, columns); ValueError if a number in it is not finite."""
+        """Quantize a weight (rows, columns); ValueError if a number in it is not finite."""
         with torch.device("meta"):
-            store = cls(*weight.shape)
-        store.write(weight)
-        return store
+            quantized = cls(*weight.shape)
+        quantized.write(weight)
+        return quantized
 
     def write(self, weight: Tensor) -> None:
-        """Take the codes and the scales of a weight (rows, columns)."""
+        """Keep the codes and the scales of a weight (rows, columns)."""
         raise NotImplementedError
 
     def rows(self, tokens: Tensor) -> Tensor:
@@ -54,20 +54,20 @@ class QuantizedWeight(nn.Module):
         return _Product.apply(x, self) if x.requires_grad and torch.is_grad_enabled() else self._product(x)
 
     def product(self, x: Tensor) -> Tensor:
-        """The same without a gradient. The weights exist a part at a time."""
+        """The same without a gradient. The weight is dequantized a part at a time."""
         if self.shape[0] * self.shape[1] <= MOST_NUMBERS_AT_ONCE:
             return F.linear(x, self.dequantized().to(x.dtype))
-        y = None  # made once: pieces kept between the weights would leave holes in memory as large as the weights
+        y = None  # allocated once: pieces between the dequantized parts would fragment the memory
         for first, end, weight in self._parts():
             piece = F.linear(x, weight.to(x.dtype))
             y = piece.new_empty(*x.shape[:-1], self.shape[0]) if y is None else y
             y[..., first:end] = piece
         return y
 
-    _product = product  # a kernel that multiplies with the codes takes its place where there is one
+    _product = product  # a subclass with a kernel for its codes overrides this
 
     def back(self, grad: Tensor) -> Tensor:
-        """The gradient of x from that of the products, (…, rows) -> (…, columns)."""
+        """The gradient of x, given that of the products, (…, rows) -> (…, columns)."""
         return sum(grad[..., first:end] @ weight.to(grad.dtype) for first, end, weight in self._parts())
 
     def _parts(self) -> Iterator[tuple[int, int, Tensor]]:
@@ -86,21 +86,21 @@ class QuantizedWeight(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x @ weight.T that remembers neither x nor the weight: its gradient needs the codes alone, which are there."""
+    """x @ weight.T that saves neither x nor the weight: the gradient of x needs the codes alone."""
 
     @staticmethod
-    def forward(ctx, x, store):
-        ctx.store = store
-        return store.product(x)
+    def forward(ctx, x, quantized):
+        ctx.quantized = quantized
+        return quantized.product(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        return ctx.store.back(grad), None
+        return ctx.quantized.back(grad), None
 
 
 class Int8Weight(QuantizedWeight):
-    """A byte a weight, a scale a row."""
+    """int8: one byte per weight, one scale per row."""
 
     scheme = "int8"
 
@@ -111,7 +111,7 @@ class Int8Weight(QuantizedWeight):
         self.register_buffer("scales", torch.empty(rows, 1))
 
     def write(self, weight: Tensor) -> None:
-        """Take the codes and the scales of a weight (rows, columns)."""
+        """Keep the codes and the scales of a weight (rows, columns)."""
         self.codes, self.scales = formats.int8(weight, "row")
 
     def rows(self, tokens: Tensor) -> Tensor:
@@ -135,16 +135,16 @@ class Int8Weight(QuantizedWeight):
 
 
 def has_int8_product(x: Tensor) -> bool:
-    """Whether PyTorch multiplies x (…, C) with int8 codes as they are: on a CPU, x of a type that bfloat16 stands for.
+    """Whether PyTorch has a kernel that multiplies x (…, C) with int8 codes: on a CPU, x in float32 or bfloat16.
 
-    And C a multiple of 16: for others PyTorch 2.13 reads beyond the row's end, and gives nonsense or crashes.
+    C must be a multiple of 16: for others PyTorch 2.13 reads beyond the end of a row, and gives nonsense or crashes.
     """
     fits = x.dtype in (torch.float32, torch.bfloat16) and x.shape[-1] % 16 == 0
     return fits and x.device.type == "cpu" and hasattr(torch, "_weight_int8pack_mm")
 
 
 class NF4Weight(QuantizedWeight):
-    """Half a byte a weight, and a scale for each 64 of them."""
+    """NF4: half a byte per weight, one scale per 64 weights."""
 
     scheme = "nf4"
 
@@ -158,7 +158,7 @@ class NF4Weight(QuantizedWeight):
         self.register_buffer("absmax", torch.empty(blocks))
 
     def write(self, weight: Tensor) -> None:
-        """Take the codes and the scales of a weight (rows, columns)."""
+        """Keep the codes and the scales of a weight (rows, columns)."""
         self.codes, self.absmax = formats.nf4(weight)
 
     def rows(self, tokens: Tensor) -> Tensor:
@@ -173,14 +173,14 @@ class NF4Weight(QuantizedWeight):
 
     def _between(self, scales: Tensor, first: int, end: int) -> Tensor:
         columns = self.shape[1]
-        start, stop = first * columns // NF4_BLOCK * NF4_BLOCK, end * columns  # blocks need not begin where rows do
+        start, stop = first * columns // NF4_BLOCK * NF4_BLOCK, end * columns  # a block may begin inside a row
         codes, scales = self.codes[start // 2 : ceil(stop / 2)], scales[start // NF4_BLOCK : ceil(stop / NF4_BLOCK)]
         flat = formats.from_nf4(codes, scales, (stop - start,))
         return flat[first * columns - start :].view(end - first, columns)
 
 
 class DoubleNF4Weight(NF4Weight):
-    """The same, the scales themselves in a byte."""
+    """NF4 with double quantization: the scales have a byte each."""
 
     scheme = "nf4-double"
 
@@ -190,7 +190,7 @@ class DoubleNF4Weight(NF4Weight):
         self.register_buffer("mean", torch.empty(1))
 
     def write(self, weight: Tensor) -> None:
-        """Take the codes and the scales of a weight (rows, columns)."""
+        """Keep the codes and the scales of a weight (rows, columns)."""
         self.codes, absmax = formats.nf4(weight)
         self.absmax, self.steps, self.mean = formats.double_quantize(absmax)
 
@@ -198,4 +198,4 @@ class DoubleNF4Weight(NF4Weight):
         return formats.from_double_quantized(self.absmax, self.steps, self.mean)
 
 
-WEIGHT_CLASSES = {store.scheme: store for store in (Int8Weight, NF4Weight, DoubleNF4Weight)}
+WEIGHT_CLASSES = {weight.scheme: weight for weight in (Int8Weight, NF4Weight, DoubleNF4Weight)}

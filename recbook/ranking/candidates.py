@@ -1,8 +1,8 @@
-"""Candidates: a few hundred products worth ranking, found by several channels that each see something else.
+"""Candidate generation: a few hundred products worth ranking, from several channels that each look at something else.
 
-A channel is a ranked list of columns of the catalogue for everybody who asks: what they bought, what goes with it, what
-sells now, what reads like it, what a typed text asks for, what the BasketGPT expects. The same code serves all shoppers
-of a split and one shopper at a counter.
+A channel is a ranked list of catalogue columns for each request: what the shopper bought, what is bought together with
+it, what sells now, what reads like it, what a typed query asks for, what the BasketGPT expects. The same code answers
+offline requests (all judged shoppers of a split) and online requests (one shopper at a time).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ from recbook.baselines.evaluation import PARTS, Split
 from recbook.baselines.metrics import hits, rank, recall
 from recbook.baselines.models import popularity
 from recbook.baskets.catalogue import Catalogue
-from recbook.baskets.item_features import RELATED_FEATURES, ShopFeatures
+from recbook.baskets.features import USER_ITEM_FEATURES, UserItemFeatures, user_features, user_item_features
 from recbook.baskets.log import (
     DAY,
     InteractionLog,
@@ -25,44 +25,44 @@ from recbook.baskets.log import (
     prediction_points,
 )
 from recbook.baskets.model import BasketGPT
-from recbook.baskets.shopper_features import USER_ITEM_FEATURES, UserItemFeatures, user_features, user_item_features
+from recbook.baskets.shop_features import RELATED_FEATURES, ShopFeatures
 from recbook.cleaning.receipts import descriptions
 from recbook.embeddings import encoder
 from recbook.ranking.rankers import Shopper
 from recbook.search import queries
 from recbook.search.index import build_index, search_index
 
-HISTORY_CHANNEL, TOGETHER_CHANNEL, POPULAR_CHANNEL, PROFILE_CHANNEL = (
+HISTORY_CHANNEL, CO_PURCHASE_CHANNEL, POPULAR_CHANNEL, PROFILE_CHANNEL = (
     "history",
     "bought together",
     "popular lately",
     "text profile",
 )
 QUERY_CHANNEL, GPT_CHANNEL = "text query", "basket GPT"
-LOOK_ONCE = 1e6  # days between two looks at what is bought together: only the one at the cut
-REQUESTS_AT_ONCE = 128  # questions that are answered at once: a few hundred MB
-LATELY = 14  # days that are lately: one, two and four weeks find about as much
+NO_REFRESH = 1e6  # days between two counts of what is bought together: only the count at the cut is made
+REQUESTS_AT_ONCE = 128  # requests that are answered at once: a few hundred MB
+POPULARITY_DAYS = 14  # days of sales that make a product popular: one, two and four weeks find about as much
 
 
 class Requests(NamedTuple):
-    """Those who ask, n of them: each has an empty basket at the end of what they bought."""
+    """n requests for recommendations: each shopper's history, with an empty basket at its end that is asked about."""
 
     log: InteractionLog
     rows: np.ndarray  # (n,) int64: the empty baskets
-    day: np.ndarray  # (n,) float64: when, since the log's origin
-    shopper: np.ndarray  # (n, len(clues.SHOPPER)) float32
-    bought: UserItemFeatures  # of n questions
+    day: np.ndarray  # (n,) float64: when they ask, in days since the log's origin
+    shopper: np.ndarray  # (n, len(USER_FEATURES)) float32: see `baskets.features`
+    bought: UserItemFeatures  # of what each has bought
 
 
 def requests_of(log: InteractionLog) -> Requests:
-    """What is known of those who ask, from a log in which each one's last basket is empty: see `log_with_openings`."""
+    """The requests of a log in which each shopper's last basket is empty: see `log_with_openings`."""
     rows = np.flatnonzero(np.diff(log.first, append=-1))
-    questions = prediction_points(log, ahead=0, seed=0).take(rows)
-    return Requests(log, rows, questions.day, user_features(log, questions), user_item_features(log, questions))
+    points = prediction_points(log, ahead=0, seed=0).take(rows)
+    return Requests(log, rows, points.day, user_features(log, points), user_item_features(log, points))
 
 
 class Snapshot:
-    """A shop as of a cut: what can be asked about, what is known of it, and the channels that find candidates."""
+    """A shop as of a cut: its catalogue, its interaction log and counts, and the channels that find candidates."""
 
     def __init__(
         self,
@@ -73,8 +73,9 @@ class Snapshot:
     ):
         """From the receipts of a split, which end at its cut.
 
-        `model`: a BasketGPT of the same products for the channel of that name, or None for none. `vectors` (products,
-        d): unit rows that `encode` makes of the descriptions, if they are at hand. ValueError: a model of other ones.
+        `model`: a BasketGPT fitted on the same products, for the channel of that name; None leaves that channel out.
+        `vectors` (products, d): unit rows that `encode` makes of the descriptions, if they are at hand. ValueError if
+        the model was fitted on other products.
         """
         texts = descriptions(split.receipts)
         self.catalogue, self.cut, self.model, self.encode = Catalogue(texts), split.cut, model, encode
@@ -83,65 +84,67 @@ class Snapshot:
         self.vectors = encode(list(texts.values())) if vectors is None else vectors
         self.index = build_index(split.codes, self.vectors)
         self.log, self.customer = interaction_log(split.receipts, split.codes)
-        centred = self.vectors - self.vectors.mean(axis=0)  # what all descriptions share tells none from another
+        centred = self.vectors - self.vectors.mean(axis=0)  # what all descriptions share tells no product from another
         centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
-        self.knowledge = ShopFeatures(self.log, centred.astype(np.float32), LOOK_ONCE).latest()
-        self.popular = popularity(split, LATELY)[0] if len(split.shoppers) else np.zeros(len(split.codes), np.float32)
+        self.shop_features = ShopFeatures(self.log, centred.astype(np.float32), NO_REFRESH).latest()
+        self.popular = (
+            popularity(split, POPULARITY_DAYS)[0] if len(split.shoppers) else np.zeros(len(split.codes), np.float32)
+        )
 
-    def of_split(self, split: Split) -> Requests:
-        """The judged shoppers of the split, in its order, asking at its cut."""
+    def offline(self, split: Split) -> Requests:
+        """Offline requests: the judged shoppers of the split, in its order, asking at its cut."""
         judged = np.isin(self.customer, split.shoppers)
         return requests_of(log_with_openings(self.log, judged, (split.cut - self.log.origin) / DAY))
 
-    def at_counter(self, shoppers: Iterable[Shopper]) -> Requests:
-        """Shoppers as they stand at a counter. ValueError: asked before the cut, or a product that nobody knows."""
+    def online(self, shoppers: Iterable[Shopper]) -> Requests:
+        """Online requests: shoppers with their histories. ValueError: asked before the cut, or an unknown product."""
         made = []
         for shopper in shoppers:
             day = (pd.Timestamp(shopper.when) - self.log.origin) / DAY
-            if day < self.knowledge.last_day - 1:
+            if day < self.shop_features.last_day - 1:
                 raise ValueError(f"asked on {shopper.when}, but the shop is known as of {self.cut:%Y-%m-%d}")
-            dated = self.catalogue.dated(shopper.history, day, self.log.origin, self.knowledge.rhythm)
+            dated = self.catalogue.dated(shopper.history, day, self.log.origin, self.shop_features.rhythm)
             made.append([*dated, (day, np.array([], np.int64))])
         return requests_of(log_of_histories(made, len(self.catalogue.codes), self.log.origin))
 
-    def gpt(self, who: Requests) -> np.ndarray | None:
+    def gpt(self, requests: Requests) -> np.ndarray | None:
         """The model's log-probabilities, (n, products) float32; None without a model."""
-        return None if self.model is None else self.model.scores(who.log, who.rows)
+        return None if self.model is None else self.model.score_log(requests.log, requests.rows)
 
     def channels(
-        self, who: Requests, k: int, gpt: np.ndarray | None = None, texts: Sequence[str] | None = None
+        self, requests: Requests, k: int, gpt: np.ndarray | None = None, texts: Sequence[str] | None = None
     ) -> dict:
         """Lists by channel, each (n, k) int64 columns of the catalogue, best first, -1 where a list is shorter.
 
-        `gpt` (n, products) are the model's scores, for its channel; `texts`, one for each who asks, for the text query.
+        `gpt` (n, products): the model's scores, for its channel. `texts`: a query per request, for the text channel.
         """
         lists = {
-            HISTORY_CHANNEL: self._history(who, k),
-            TOGETHER_CHANNEL: self._together(who, k),
-            POPULAR_CHANNEL: np.tile(rank(self.popular[None], k), (len(who.rows), 1)),
-            PROFILE_CHANNEL: self._profile(who, k),
+            HISTORY_CHANNEL: self._history(requests, k),
+            CO_PURCHASE_CHANNEL: self._co_purchases(requests, k),
+            POPULAR_CHANNEL: np.tile(rank(self.popular[None], k), (len(requests.rows), 1)),
+            PROFILE_CHANNEL: self._profile(requests, k),
         }
         if texts is not None:
             lists[QUERY_CHANNEL] = self._columns(queries.by_text(self.index, list(texts), self.encode, k).codes, k)
         return lists if gpt is None else lists | {GPT_CHANNEL: rank(gpt, k)}
 
-    def _history(self, who: Requests, k: int) -> np.ndarray:
-        """By the purchases, each worth half after 120 days."""
+    def _history(self, requests: Requests, k: int) -> np.ndarray:
+        """By the shopper's own purchases, each with half its weight after 120 days."""
         products = len(self.catalogue.codes)
-        scores = _dense(who.bought, products, USER_ITEM_FEATURES.index("count, 120 days"))
-        return rank(scores, k, _dense(who.bought, products) > 0)
+        scores = _dense(requests.bought, products, USER_ITEM_FEATURES.index("count, 120 days"))
+        return rank(scores, k, _dense(requests.bought, products) > 0)
 
-    def _together(self, who: Requests, k: int) -> np.ndarray:
+    def _co_purchases(self, requests: Requests, k: int) -> np.ndarray:
         """By EASE, from what was bought and how long ago."""
         parts = [np.full((0, k), -1)]
-        for rows in row_blocks(len(who.rows)):
-            known = self.knowledge.about(who.bought, rows, who.day[rows])
+        for rows in row_blocks(len(requests.rows)):
+            known = self.shop_features.batch(requests.bought, rows, requests.day[rows])
             parts.append(rank(known.related[..., RELATED_FEATURES.index("EASE")], k))
         return np.concatenate(parts)
 
-    def _profile(self, who: Requests, k: int) -> np.ndarray:
-        """By the index: the products whose descriptions are nearest to the mean of those bought; none, if none was."""
-        means = _dense(who.bought, len(self.catalogue.codes)) @ self.vectors
+    def _profile(self, requests: Requests, k: int) -> np.ndarray:
+        """By the index: descriptions nearest to the mean of those bought; an empty list where nothing was bought."""
+        means = _dense(requests.bought, len(self.catalogue.codes)) @ self.vectors
         some, found = np.linalg.norm(means, axis=1) > 0, np.full((len(means), k), -1)
         if some.any():
             found[some] = self._columns(search_index(self.index, means[some], k).codes, k)
@@ -153,20 +156,20 @@ class Snapshot:
 
 
 def row_blocks(number: int) -> list[np.ndarray]:
-    """0 to before `number`, in stretches that fit in memory."""
+    """The rows 0 to `number` - 1, in blocks that fit in memory."""
     return [np.arange(start, min(start + REQUESTS_AT_ONCE, number)) for start in range(0, number, REQUESTS_AT_ONCE)]
 
 
-def _dense(bought: UserItemFeatures, products: int, clue: int | None = None) -> np.ndarray:
-    """One of the clues of what was bought, or a one for each, in a matrix (n, products) float32 of zeros."""
-    column = np.ones(len(bought.items), np.float32) if clue is None else bought.clues[:, clue]
+def _dense(bought: UserItemFeatures, products: int, feature: int | None = None) -> np.ndarray:
+    """One feature of what was bought, or 1 if none is named, as a matrix (n, products) float32; 0 elsewhere."""
+    column = np.ones(len(bought.items), np.float32) if feature is None else bought.features[:, feature]
     return bought.matrix(column, np.arange(len(bought.starts) - 1), products).toarray()
 
 
 def interleave(lists: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """One list of several that take turns: the first of each, then the second of each, nothing twice.
+    """Round-robin interleaving of several lists: the first of each, then the second of each, no product twice.
 
-    The lists are (n, k_i) columns, -1 where one is shorter; the result is (n, size), -1 padded.
+    The lists are (n, k_i) columns, -1 where one is shorter; the result is (n, size), padded with -1.
     """
     longest = max(ranking.shape[1] for ranking in lists)
     padded = [np.pad(r, ((0, 0), (0, longest - r.shape[1])), constant_values=-1) for r in lists]
@@ -184,10 +187,11 @@ def interleave(lists: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 
 def candidate_recall(ranking: np.ndarray, split: Split, sizes: Sequence[int] = (50, 100, 200)) -> pd.DataFrame:
-    """The share of each shopper's targets among the first of their candidates: columns (part, "recall@50"), ….
+    """The share of each shopper's targets among their first candidates: columns (part, "recall@50"), ….
 
-    Of all targets, of those bought before ("repeat"), of those not ("explore"); NaN where there are none. One list
-    serves all three parts: these are candidates, not recommendations. For `evaluation.summarise` and `paired`.
+    Of all targets, of those bought before ("repeat"), and of the others ("explore"); NaN where there are none. All
+    three parts look at the same list: these are candidates, not recommendations. The table fits `evaluation.summarise`
+    and `intervals.paired`.
     """
     bought, targets = split.counts.toarray() > 0, split.targets.toarray()
     wanted = dict(zip(PARTS, (targets, targets & bought, targets & ~bought), strict=True))

@@ -1,7 +1,7 @@
-"""What a list needs beside scores: products that go together instead of ten of a kind.
+"""Diversity and complements: lists of products that go together, in place of ten of a kind.
 
-"Embed what was looked at, take the nearest" answers a teapot with ten teapots. `Complements` knows what is bought along
-with it; `mmr` picks a list in which no product repeats another.
+"Embed what was looked at, take the nearest" answers a teapot with ten teapots. `Complements` scores products by their
+lift: how much more often they are bought with it than by chance. `mmr` picks a list without near-duplicates.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-LIFT_PRIOR = 20.0  # baskets, beside those counted: a pair that met once by luck stays below one that meets often
-UNLIKE_PENALTY = 1.0  # how much a description that is like that of the product seen counts against a companion
+LIFT_PRIOR = 20.0  # baskets added to both counts: a pair that met once by luck stays below one that meets often
+UNLIKE_PENALTY = 1.0  # weight of the text similarity to the product seen, which counts against a complement
 
 
 def mmr(scores: np.ndarray, similarity: np.ndarray, k: int = 10, trade: float = 0.7) -> np.ndarray:
-    """The places of k candidates, picked one by one: each the best by score less likeness to those already picked.
+    """Maximal marginal relevance: the places of k candidates, each the best by score less similarity to those picked.
 
-    scores (n,), similarity (n, n) -> (min(k, n),) int64. `trade` is the weight of the score, scaled to 0 … 1 over the
-    candidates; one less it that of the largest similarity to a pick. With `trade` 1 it is the order of the scores.
-    Source: Carbonell and Goldstein 1998, maximal marginal relevance. ValueError for a trade outside 0 … 1.
+    scores (n,), similarity (n, n) -> (min(k, n),) int64. `trade` is the weight of the score, which is scaled to 0 … 1
+    over the candidates; 1 - `trade` is the weight of the largest similarity to a pick. With `trade` 1 the result is the
+    order of the scores. ValueError for a `trade` outside 0 … 1. Carbonell and Goldstein (1998).
     """
     if not 0 <= trade <= 1:
         raise ValueError(f"trade is {trade}: give a weight from 0 (only variety) to 1 (only scores)")
@@ -36,7 +36,7 @@ def mmr(scores: np.ndarray, similarity: np.ndarray, k: int = 10, trade: float = 
 
 
 class Complements:
-    """Which products are in one basket more often than chance would have it."""
+    """Which products are bought together more often than by chance: the lift of every pair."""
 
     def __init__(self, receipts: pd.DataFrame, codes: Sequence[str], vectors: np.ndarray, prior: float = LIFT_PRIOR):
         """Count the baskets of clean receipts. `vectors` (products, d): unit rows of the descriptions of `codes`."""
@@ -50,10 +50,9 @@ class Complements:
         self.sold, self.baskets = self.together.diagonal(), held.shape[0]  # (products,): baskets that hold it
 
     def lift(self, code: str) -> np.ndarray:
-        """How much more often each product is in a basket with `code` than by chance: a log-ratio, (products,).
+        """The log of each product's lift with `code`, (products,): baskets with both, over those expected by chance.
 
-        Both counts, of baskets that hold the pair and of those that chance would give, have `prior` added. KeyError
-        for a code that is not known.
+        `prior` baskets are added to both counts. KeyError for an unknown code.
         """
         if code not in self.codes:
             raise KeyError(f"the product {code!r} is not among the {len(self.codes):,} whose baskets were counted")
@@ -65,13 +64,13 @@ class Complements:
         return lift
 
     def score(self, seen: Sequence[str], unlike: float = UNLIKE_PENALTY) -> np.ndarray:
-        """How well each product goes with what was seen: the mean lift, less `unlike` times the likeness of the texts.
+        """How well each product complements what was seen: mean lift less `unlike` times text similarity, (products,).
 
-        The likeness, the largest cosine to a product seen, is scaled to the spread of the lift. What was seen itself
-        comes last: minus infinity. (products,). ValueError if nothing was seen, KeyError for an unknown code.
+        The similarity, the largest cosine to a product seen, is scaled to the spread of the lift. The products seen get
+        minus infinity. ValueError if nothing was seen, KeyError for an unknown code.
         """
         if not len(seen):
-            raise ValueError("nothing was seen: there is nothing that a product could go with")
+            raise ValueError("nothing was seen: there is nothing that a product could complement")
         lift = np.mean([self.lift(code) for code in seen], axis=0)
         places = self.codes.get_indexer(list(seen))
         alike = (self.vectors @ self.vectors[places].T).max(axis=1)

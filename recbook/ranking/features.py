@@ -1,7 +1,8 @@
-"""Signals: what is known of a shopper and a candidate, as a row of numbers for a model that learns to rank.
+"""Features of a shopper and a candidate, as a row of numbers for a model that learns to rank.
 
-Nothing here is learned, and nothing looks ahead: all is counted from receipts before the cut of a `Moment`. Most of it
-the BasketGPT is told too (`knowledge`, `clues`); its own opinion comes last, in columns that can be left out.
+Nothing here is learned, and nothing looks ahead: all is counted from receipts before the cut of a `Snapshot`. The
+BasketGPT reads most of it too (`baskets.features`, `baskets.shop_features`); its own scores come last, in
+columns that can be left out.
 """
 
 import numpy as np
@@ -11,14 +12,14 @@ from sklearn.preprocessing import normalize
 
 from recbook.baselines.evaluation import Split
 from recbook.baselines.models import cosine_similarity, ease_weights, recency, shoppers_by_products
-from recbook.baskets.item_features import RELATED_FEATURES, strongest
-from recbook.baskets.shopper_features import ITEM_FEATURES, USER_FEATURES, USER_ITEM_FEATURES
+from recbook.baskets.features import ITEM_FEATURES, USER_FEATURES, USER_ITEM_FEATURES
+from recbook.baskets.shop_features import RELATED_FEATURES, FeatureBatch, strongest
 from recbook.ranking.candidates import Requests, Snapshot, row_blocks
 
 NEAREST_PRODUCTS = 100  # products that a product is compared with
 NEAREST_SHOPPERS = 50  # shoppers that a shopper is compared with
-SAME_SHOPPER = 0.999  # cosine of two shoppers above which they are taken for one
-# Of the product alone.
+SAME_SHOPPER = 0.999  # cosine of two shoppers above which they count as the same
+# Of the product.
 PRODUCT_FEATURES = ("log price", "buyers who came back", "baskets of a buyer", "log size of its baskets", "days unsold")
 # Of the shopper and the product.
 PAIR_FEATURES = (
@@ -38,63 +39,68 @@ COUNTED_FEATURES += tuple(f"bought: {n}" for n in USER_ITEM_FEATURES) + tuple(f"
 COUNTED_FEATURES += PRODUCT_FEATURES + PAIR_FEATURES + RANK_FEATURES + SHOPPER_FEATURES
 GPT_FEATURES = ("GPT", "rank by GPT", "rank by GPT among bought or new")
 FEATURE_NAMES = COUNTED_FEATURES + GPT_FEATURES
-# What means the same in every month: trees that split on the time of year only tell one past cut from another.
+# All that mean the same in every month: trees that split on the time of year only tell one past cut from another.
 STEADY_FEATURES = tuple(n for n in COUNTED_FEATURES if n not in ("shopper: sine", "shopper: cosine"))
 
 
 class CandidateFeatures:
-    """What can be told about candidates as of a moment: `table`."""
+    """The features of candidates as of a snapshot: `table`."""
 
-    def __init__(self, moment: Snapshot, split: Split):
-        """Counted from the receipts of the split whose moment it is."""
-        if moment.cut != split.cut:
-            raise ValueError(f"the moment is {moment.cut}, the split's cut {split.cut}: they must be one")
-        self.moment = moment
+    def __init__(self, snapshot: Snapshot, split: Split):
+        """Counted from the receipts of `split`. ValueError if the snapshot is of another cut."""
+        if snapshot.cut != split.cut:
+            raise ValueError(f"the snapshot is {snapshot.cut}, the split's cut {split.cut}: they must be one")
+        self.snapshot = snapshot
         X = shoppers_by_products(split)
         self.near = strongest(sparse.csr_matrix(cosine_similarity(X)), NEAREST_PRODUCTS).T.tocsr()
         self.undated = strongest(sparse.csr_matrix(ease_weights(X, 200)), NEAREST_PRODUCTS)
-        fresh = recency(split, np.sort(split.receipts["customer"].unique()))  # (all shoppers, N)
-        self.others = (sparse.csr_matrix(normalize(fresh)), fresh)
-        self.product = _of_products(split)
-        self.alike = moment.knowledge.text @ moment.knowledge.text.T  # (N, N): cosines of descriptions
+        recent = recency(split, np.sort(split.receipts["customer"].unique()))  # (all shoppers, N)
+        self.others = (sparse.csr_matrix(normalize(recent)), recent)
+        self.product = _product_features(split)
+        self.alike = snapshot.shop_features.text @ snapshot.shop_features.text.T  # (N, N): cosines of descriptions
 
-    def table(self, who: Requests, candidates: np.ndarray, gpt: np.ndarray | None = None) -> np.ndarray:
-        """One row a candidate, (n, c, len(NAMES)) float32, from their columns (n, c), -1 where there is none.
+    def table(self, requests: Requests, candidates: np.ndarray, gpt: np.ndarray | None = None) -> np.ndarray:
+        """A row per candidate, (n, c, len(FEATURE_NAMES)) float32, from their columns (n, c), -1 where there is none.
 
-        `gpt` (n, N) are the BasketGPT's scores of those who ask; without, its columns are NaN. What is not known of a
-        pair is NaN too, such as how often somebody bought what they never did.
+        `gpt` (n, N): the BasketGPT's scores for these requests; without it, its columns are NaN. Features of past
+        purchases are NaN where the shopper never bought the product.
         """
         made = [np.zeros((0, candidates.shape[1], len(FEATURE_NAMES)), np.float32)]
         for rows in row_blocks(len(candidates)):
             of_gpt = None if gpt is None else gpt[rows]
-            made.append(self._block(who, rows, candidates[rows], of_gpt))
+            made.append(self._block(requests, rows, candidates[rows], of_gpt))
         return np.concatenate(made)
 
-    def _block(self, who: Requests, rows: np.ndarray, candidates: np.ndarray, gpt: np.ndarray | None) -> np.ndarray:
-        """The table of some of those who ask."""
-        N, at = len(self.moment.catalogue.codes), np.maximum(candidates, 0)
-        known = self.moment.knowledge.about(who.bought, rows, who.day[rows])
+    def _block(
+        self, requests: Requests, rows: np.ndarray, candidates: np.ndarray, gpt: np.ndarray | None
+    ) -> np.ndarray:
+        """The table of some of the requests."""
+        N, at = len(self.snapshot.catalogue.codes), np.maximum(candidates, 0)
+        known = self.snapshot.shop_features.batch(requests.bought, rows, requests.day[rows])
         bought = np.full((len(rows), N, len(USER_ITEM_FEATURES)), np.nan, np.float32)
         bought[known.row, known.item] = known.bought
-        both, ranked, own = self._of_pairs(who, rows, known, bought)
-        # Sales beside those of the mean product: fifty are many in August and few in December.
+        both, ranked, own = self._pair_features(requests, rows, known, bought)
+        # Sales relative to those of the mean product: fifty are many in August and few in December.
         trend = known.trend.astype(np.float32)
         steady = trend - np.where(np.array(ITEM_FEATURES) == "age", 0, trend.mean(axis=1, keepdims=True))
         wide = [known.related, steady, bought, both, ranked]  # (n, N, columns) each
-        wide.append(_of_gpt(gpt, ~np.isnan(bought[..., 0])))
-        related, trend, bought, both, ranked, opinion = (
+        wide.append(_gpt_features(gpt, ~np.isnan(bought[..., 0])))
+        related, trend, bought, both, ranked, of_gpt = (
             np.take_along_axis(columns, at[..., None], axis=1) for columns in wide
         )
-        shopper, own = (np.repeat(columns[:, None], at.shape[1], axis=1) for columns in (who.shopper[rows], own))
-        made = [related, trend, bought, shopper, self.product[at], both, ranked, own, opinion]
+        shopper, own = (np.repeat(columns[:, None], at.shape[1], axis=1) for columns in (requests.shopper[rows], own))
+        made = [related, trend, bought, shopper, self.product[at], both, ranked, own, of_gpt]
         return np.concatenate(made, axis=2).astype(np.float32)
 
-    def _of_pairs(self, who: Requests, rows: np.ndarray, known, bought: np.ndarray) -> tuple[np.ndarray, ...]:
-        N = len(self.moment.catalogue.codes)
+    def _pair_features(
+        self, requests: Requests, rows: np.ndarray, known: FeatureBatch, bought: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """PAIR_FEATURES (n, N, columns), RANK_FEATURES (n, N, columns), and the shoppers' own (n, columns)."""
+        N = len(self.snapshot.catalogue.codes)
         had = ~np.isnan(bought[..., 0])
-        fresh, last = (who.bought.matrix(c, rows, N) for c in (who.bought.fresh, who.bought.last))
+        recent, last = (requests.bought.matrix(c, rows, N) for c in (requests.bought.fresh, requests.bought.last))
         binary = sparse.csr_matrix(had.astype(np.float32))
-        near, near_last = (fresh @ self.near).toarray(), (last @ self.near).toarray()
+        near, near_last = (recent @ self.near).toarray(), (last @ self.near).toarray()
         ease, sold = (
             known.related[..., RELATED_FEATURES.index("EASE")],
             np.expm1(known.trend[..., 1].astype(np.float32)),
@@ -106,25 +112,26 @@ class CandidateFeatures:
         usual = (binary @ price) / np.maximum(had.sum(axis=1), 1)
         usual = np.where(had.any(axis=1), usual, price.mean())
         text = np.stack([self.alike[own].max(axis=0, initial=-1) for own in had])
-        alike = self._shoppers_alike(fresh)
+        alike = self._shoppers_alike(recent)
         both = [near, near_last, (binary @ self.undated).toarray(), blend, text, np.abs(price - usual[:, None]), alike]
         score = [ease, near, blend, text, known.trend[..., 0], known.trend[..., 1], alike]
         ranked = np.stack([_ranks(values) for values in score], axis=2)
         repeats = 1 - had.sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
         return np.stack(both, axis=2), ranked, np.stack([repeats, usual], axis=1)
 
-    def _shoppers_alike(self, fresh: sparse.csr_matrix) -> np.ndarray:
-        """What the shoppers with the most similar purchases bought lately, by their similarity: (n, N) float32.
+    def _shoppers_alike(self, recent: sparse.csr_matrix) -> np.ndarray:
+        """User-based kNN: what the most similar shoppers bought, weighted by recency and similarity: (n, N) float32.
 
-        A shopper who bought just the same is left out: it is the one who asks, or tells nothing more than they do.
+        A shopper with the very same purchases is left out: it is the one who asks, or adds nothing to what they bought.
         """
-        lengths, theirs = self.others
-        cosine = (sparse.csr_matrix(normalize(fresh)) @ lengths.T).toarray()  # (n, all shoppers)
+        unit, theirs = self.others
+        cosine = (sparse.csr_matrix(normalize(recent)) @ unit.T).toarray()  # (n, all shoppers)
         cosine[cosine > SAME_SHOPPER] = 0
         return (strongest(sparse.csr_matrix(cosine), NEAREST_SHOPPERS) @ theirs).toarray()
 
 
-def _of_gpt(gpt: np.ndarray | None, had: np.ndarray) -> np.ndarray:
+def _gpt_features(gpt: np.ndarray | None, had: np.ndarray) -> np.ndarray:
+    """GPT_FEATURES, (n, N, columns); `had` (n, N) bool: what each shopper bought before."""
     if gpt is None:
         return np.full((*had.shape, len(GPT_FEATURES)), np.nan, np.float32)
     apart = np.where(had, _ranks(np.where(had, gpt, -np.inf)), _ranks(np.where(had, -np.inf, gpt)))
@@ -139,8 +146,8 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
     return np.log1p(places).astype(np.float32)
 
 
-def _of_products(split: Split) -> np.ndarray:
-    """What is known of the products alone, (N, len(PRODUCT)) float32."""
+def _product_features(split: Split) -> np.ndarray:
+    """The features of the products alone, (N, len(PRODUCT_FEATURES)) float32."""
     lines = split.receipts.drop_duplicates(["customer", "invoice", "code"])
     of = lines.groupby("code")
     times = lines.groupby(["code", "customer"]).size()

@@ -1,11 +1,12 @@
-"""A learned blend: LightGBM's LambdaRank on the signals of candidates, from cuts that lie in the past.
+"""LambdaRank (LightGBM's LambdaMART) on the features of candidates, trained at cuts that lie in the past.
 
-Every shopper of an earlier cut is one question: their candidates, and which of them the next basket held. The boosted
-trees learn an order, not a probability: a pair that stands the wrong way round pushes by what putting it right would
-gain in NDCG. Burges (2010), "From RankNet to LambdaRank to LambdaMART"; Ke et al. (2017), "LightGBM".
+Every shopper of an earlier cut is one training list: their candidates, and which of them the next basket held. The
+boosted trees learn an order, not a probability: each pair in the wrong order adds a gradient as large as the NDCG that
+swapping the two would gain. Burges (2010), "From RankNet to LambdaRank to LambdaMART"; Ke et al. (2017), "LightGBM".
 
-The BasketGPT can come in twice: as signals that the trees read, then every past cut needs a GPT of its own, or as an
-equal, its log-probability added to what the trees say (`LambdaRank.trusting`), which needs only today's.
+The BasketGPT can take part in two ways. Its scores can be features that the trees read; then every past cut needs a GPT
+of its own. Or its log-probability is added to the trees' score (`LambdaRank.with_gpt`: score blending); that needs only
+today's GPT.
 """
 
 import json
@@ -22,74 +23,75 @@ from recbook.ranking.features import FEATURE_NAMES, GPT_FEATURES, STEADY_FEATURE
 from recbook.ranking.rankers import Shopper
 
 RANKER_CONFIG, RANKER_TREES = "ranker.json", "trees-{}.txt"
-GPT_WEIGHT = 2.0  # in the BasketGPT's log-probability; chosen on the real log, cuts of September and October 2011
+GPT_WEIGHT = 2.0  # of the BasketGPT's log-probability; chosen on the real log, cuts of September and October 2011
 PER_CHANNEL = 200  # products that a channel proposes at most
 
 
 @dataclass(frozen=True)
 class LambdaRankConfig:
-    """How a ranker is trained; chosen on the real log at cuts before November 2011."""
+    """How a `LambdaRank` is trained and blended; chosen on the real log at cuts before November 2011."""
 
     trees: int = 200
     leaves: int = 15
     learning_rate: float = 0.05
-    least: float = 0.002  # share of all candidates that a leaf holds at least
-    columns: float = 0.4  # share of the signals that a tree sees
-    rows: float = 0.8  # share of the candidates that a tree sees
-    truncation: int = 40  # places of a list whose pairs push
-    averaged: int = 2  # rankers, each of another seed
-    trust: float = 0.0  # what a nat of the BasketGPT's log-probability adds to the trees' score
-    threads: int = 1  # fixed: other numbers of them add up in another order
+    min_leaf_fraction: float = 0.002  # share of all candidates that a leaf holds at least
+    feature_fraction: float = 0.4  # share of the features that a tree sees
+    bagging_fraction: float = 0.8  # share of the candidates that a tree sees
+    truncation: int = 40  # first places of a list; a pair counts if one of its two stands there
+    averaged: int = 2  # ensembles of trees, each with another seed, whose scores are averaged
+    gpt_weight: float = 0.0  # weight of the BasketGPT's log-probability beside the trees' score
+    threads: int = 1  # fixed, because another number sums in another order
     seed: int = 0
 
     def lightgbm(self, seed: int, candidates: int) -> dict[str, Any]:
-        """The same in LightGBM's words, for so many candidates in all."""
+        """The same as LightGBM's parameters, for so many candidates in all."""
         return {
             "objective": "lambdarank", "learning_rate": self.learning_rate, "num_leaves": self.leaves,
-            "min_data_in_leaf": max(1, round(self.least * candidates)), "feature_fraction": self.columns,
-            "bagging_fraction": self.rows, "bagging_freq": 1, "lambdarank_truncation_level": self.truncation,
+            "min_data_in_leaf": max(1, round(self.min_leaf_fraction * candidates)),
+            "feature_fraction": self.feature_fraction, "bagging_fraction": self.bagging_fraction, "bagging_freq": 1,
+            "lambdarank_truncation_level": self.truncation,
             "num_threads": self.threads, "seed": seed, "deterministic": True, "force_row_wise": True, "verbose": -1,
         }  # fmt: skip
 
 
 class RankingExamples(NamedTuple):
-    """Shoppers of a split, their candidates, what is told about each, and what the next basket held."""
+    """Shoppers of a split, their candidates, the candidates' features, and which of them the next basket held."""
 
-    candidates: np.ndarray  # (n, c) int64 columns of the catalogue, -1 padded
-    table: np.ndarray  # (n, c, len(NAMES)) float32
-    wanted: np.ndarray  # (n, c) bool
-
-
-def ranking_examples(signals: CandidateFeatures, split: Split, size: int = 400) -> RankingExamples:
-    """The shoppers of a split with `size` candidates each, and the GPT's opinion if the signals' moment has a model."""
-    who = signals.moment.of_split(split)
-    candidates = propose_candidates(signals, who, size)
-    wanted = np.take_along_axis(split.targets.toarray(), np.maximum(candidates, 0), axis=1) & (candidates >= 0)
-    return RankingExamples(candidates, signals.table(who, candidates, signals.moment.gpt(who)), wanted)
+    candidates: np.ndarray  # (n, c) int64 columns of the catalogue, padded with -1
+    table: np.ndarray  # (n, c, len(FEATURE_NAMES)) float32
+    targets: np.ndarray  # (n, c) bool
 
 
-def propose_candidates(signals: CandidateFeatures, who: Requests, size: int) -> np.ndarray:
-    """The candidates of those who ask, from the channels in turns: (n, size) columns, -1 padded.
+def ranking_examples(features: CandidateFeatures, split: Split, size: int = 400) -> RankingExamples:
+    """The shoppers of a split with `size` candidates each, and the GPT's scores if the snapshot has a model."""
+    requests = features.snapshot.offline(split)
+    candidates = propose_candidates(features, requests, size)
+    targets = np.take_along_axis(split.targets.toarray(), np.maximum(candidates, 0), axis=1) & (candidates >= 0)
+    return RankingExamples(candidates, features.table(requests, candidates, features.snapshot.gpt(requests)), targets)
 
-    The BasketGPT proposes none, so that rankers with its opinion and without it order the same products.
+
+def propose_candidates(features: CandidateFeatures, requests: Requests, size: int) -> np.ndarray:
+    """The candidates of each request, from the channels by round-robin: (n, size) columns, padded with -1.
+
+    The BasketGPT proposes none, so that rankers with its scores and without them order the same products.
     """
-    return interleave(list(signals.moment.channels(who, PER_CHANNEL).values()), size)
+    return interleave(list(features.snapshot.channels(requests, PER_CHANNEL).values()), size)
 
 
 class LambdaRank:
-    """Trees that score candidates by their signals: `LambdaRank.fit(examples of earlier cuts, names)`."""
+    """Boosted trees that score candidates by their features: `LambdaRank.fit(examples of earlier cuts, names)`."""
 
     def __init__(
         self,
         trees: Sequence[Any],
         names: Sequence[str],
         settings: LambdaRankConfig,
-        signals: CandidateFeatures | None = None,
+        features: CandidateFeatures | None = None,
     ):
-        """`trees` are LightGBM's boosters, `names` the columns of signals that they read."""
-        self.trees, self.names, self.settings, self.signals = list(trees), tuple(names), settings, signals
+        """`trees` are LightGBM's boosters, `names` the features that they read; ValueError for an unknown name."""
+        self.trees, self.names, self.settings, self.features = list(trees), tuple(names), settings, features
         if unknown := sorted(set(names) - set(FEATURE_NAMES)):
-            raise ValueError(f"there is no signal {unknown[0]!r}; see signals.NAMES")
+            raise ValueError(f"there is no feature {unknown[0]!r}; give names of ranking.features.FEATURE_NAMES")
         self.columns = [FEATURE_NAMES.index(name) for name in names]
 
     @classmethod
@@ -98,89 +100,92 @@ class LambdaRank:
         past: Sequence[RankingExamples],
         names: Sequence[str] = STEADY_FEATURES,
         settings: LambdaRankConfig = LambdaRankConfig(),  # noqa: B008  (frozen)
-        signals: CandidateFeatures | None = None,
+        features: CandidateFeatures | None = None,
     ) -> "LambdaRank":
-        """Train on examples of one or more cuts. `signals`: of the moment at which the ranker will be asked.
+        """Train on examples of one or more cuts. `features`: of the snapshot at which the ranker will be asked.
 
-        The next baskets of the examples must lie before that moment. ValueError: nothing to learn from.
+        The next baskets of the examples must lie before that snapshot. ValueError: no shopper bought a candidate.
         """
         import lightgbm
 
-        made = cls([], names, settings, signals)
-        rows, wanted, sizes = [], [], []
+        made = cls([], names, settings, features)
+        rows, targets, sizes = [], [], []
         for one in past:
-            used = (one.candidates >= 0) & one.wanted.any(axis=1, keepdims=True)  # (n, c): an order needs a target
+            used = (one.candidates >= 0) & one.targets.any(axis=1, keepdims=True)  # (n, c): an order needs a target
             rows.append(one.table[used][:, made.columns])
-            wanted.append(one.wanted[used])
+            targets.append(one.targets[used])
             sizes.append(used.sum(axis=1)[used.any(axis=1)])
         if not sum(map(len, sizes)):
             raise ValueError("no shopper of these examples bought a candidate: there is no order to learn")
-        rows, wanted, sizes = (np.concatenate(parts) for parts in (rows, wanted, sizes))
-        names = [f"signal_{column}" for column in made.columns]  # LightGBM takes no commas in names
-        data = lightgbm.Dataset(rows, wanted, group=sizes, feature_name=names, params={"verbose": -1})
+        rows, targets, sizes = (np.concatenate(parts) for parts in (rows, targets, sizes))
+        names = [f"feature_{column}" for column in made.columns]  # LightGBM takes no commas in names
+        data = lightgbm.Dataset(rows, targets, group=sizes, feature_name=names, params={"verbose": -1})
         for seed in range(settings.seed, settings.seed + settings.averaged):
             made.trees.append(lightgbm.train(settings.lightgbm(seed, len(rows)), data, num_boost_round=settings.trees))
         return made
 
-    def trusting(self, weight: float = GPT_WEIGHT) -> "LambdaRank":
-        """The same trees, with `weight` times the BasketGPT's log-probability added to their score; 0: trees alone."""
-        return LambdaRank(self.trees, self.names, replace(self.settings, trust=weight), self.signals)
+    def with_gpt(self, weight: float = GPT_WEIGHT) -> "LambdaRank":
+        """Score blending: the same trees, `weight` times the BasketGPT's log-probability added; 0: the trees alone."""
+        return LambdaRank(self.trees, self.names, replace(self.settings, gpt_weight=weight), self.features)
 
     def predict(self, table: np.ndarray) -> np.ndarray:
-        """A score a candidate, (…,) float64, from its signals (…, len(NAMES)); ValueError: one lacks the GPT's."""
+        """A score per candidate, (…,) float64, from its features (…, len(FEATURE_NAMES)).
+
+        ValueError if the GPT has a weight and its score is missing.
+        """
         rows = table.reshape(-1, table.shape[-1])[:, self.columns]
         if not len(rows):
             return np.zeros(table.shape[:-1])
         threads = self.settings.threads
         scores = np.mean([t.predict(rows, num_threads=threads) for t in self.trees], axis=0).reshape(table.shape[:-1])
-        opinion = table[..., FEATURE_NAMES.index("GPT")]
-        if self.settings.trust and np.isnan(opinion).any():
-            raise ValueError("the GPT was not asked: make the table with its scores, or take `trusting(0)`")
-        return scores + self.settings.trust * opinion if self.settings.trust else scores
+        gpt, weight = table[..., FEATURE_NAMES.index("GPT")], self.settings.gpt_weight
+        if weight and np.isnan(gpt).any():
+            raise ValueError("the GPT was not asked: make the table with its scores, or take `with_gpt(0)`")
+        return scores + weight * gpt if weight else scores
 
     def scores(self, asked: RankingExamples, products: int) -> np.ndarray:
-        """Scores in the form of the baselines: (n, products) float64, -inf where a product is no candidate."""
+        """Scores of all products, as the baselines give them: (n, products) float64, -inf for what is no candidate."""
         made = np.full((len(asked.candidates), products), -np.inf)
         row, place = np.nonzero(asked.candidates >= 0)
         made[row, asked.candidates[row, place]] = self.predict(asked.table[row, place])
         return made
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
-        """See `Ranker`; it reads no query. ValueError: an unknown product, or a ranker without signals."""
-        if self.signals is None:
-            raise ValueError("this ranker has no signals to look at: give them to `fit` or `load`")
-        moment = self.signals.moment
-        who = moment.at_counter([shopper])
-        gpt = moment.gpt(who) if self.settings.trust or set(self.names) & set(GPT_FEATURES) else None
-        columns = np.array([moment.catalogue.columns([code])[0] for code in candidates], dtype=np.int64)
-        return self.predict(self.signals.table(who, columns[None], gpt))[0]
+        """See `Ranker.score`; it reads no query. ValueError: an unknown product, or a ranker without features."""
+        if self.features is None:
+            raise ValueError("this ranker has no features to read: give them to `fit` or `load`")
+        snapshot = self.features.snapshot
+        requests = snapshot.online([shopper])
+        gpt = snapshot.gpt(requests) if self.settings.gpt_weight or set(self.names) & set(GPT_FEATURES) else None
+        columns = np.array([snapshot.catalogue.columns([code])[0] for code in candidates], dtype=np.int64)
+        return self.predict(self.features.table(requests, columns[None], gpt))[0]
 
     def importance(self) -> dict[str, float]:
-        """What each signal gained in training, as a share of all, largest first."""
+        """Feature importance: each feature's share of the gain that all splits made in training, largest first."""
         gain = np.mean([trees.feature_importance("gain") for trees in self.trees], axis=0)
         order = np.argsort(-gain, kind="stable")
         return {self.names[i]: float(gain[i] / max(gain.sum(), 1e-9)) for i in order}
 
     def save(self, folder: str | Path) -> None:
-        """Keep the trees as LightGBM's text and the rest as JSON. The signals are counted anew: see `load`."""
+        """Write the trees as LightGBM's text and the rest as JSON, without the features: give them to `load` again."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for number, trees in enumerate(self.trees):
             (folder / RANKER_TREES.format(number)).write_text(trees.model_to_string(), encoding="utf-8")
-        words = {"names": self.names, "settings": asdict(self.settings), "trees": len(self.trees)}
-        (folder / RANKER_CONFIG).write_text(json.dumps(words), encoding="utf-8")
+        config = {"names": self.names, "settings": asdict(self.settings), "trees": len(self.trees)}
+        (folder / RANKER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, signals: CandidateFeatures | None = None) -> "LambdaRank":
-        """The ranker that `save` kept. ValueError if the folder does not hold one."""
+    def load(cls, folder: str | Path, features: CandidateFeatures | None = None) -> "LambdaRank":
+        """The ranker that `save` wrote. ValueError if the folder does not hold one."""
         import lightgbm
 
         folder = Path(folder)
         try:
-            words = json.loads((folder / RANKER_CONFIG).read_text(encoding="utf-8"))
-            texts = [(folder / RANKER_TREES.format(n)).read_text(encoding="utf-8") for n in range(words["trees"])]
+            config = json.loads((folder / RANKER_CONFIG).read_text(encoding="utf-8"))
+            texts = [(folder / RANKER_TREES.format(n)).read_text(encoding="utf-8") for n in range(config["trees"])]
             trees = [lightgbm.Booster(model_str=text) for text in texts]
-            return cls(trees, words["names"], LambdaRankConfig(**words["settings"]), signals)
+            return cls(trees, config["names"], LambdaRankConfig(**config["settings"]), features)
         except (OSError, KeyError, TypeError, ValueError, lightgbm.basic.LightGBMError) as error:
-            message = f"{folder} does not hold a learned ranker that can be loaded ({error}); fit and save it anew"
+            message = f"{folder} does not hold a LambdaRank that can be loaded ({error}); fit and save it anew"
             raise ValueError(message) from error

@@ -1,9 +1,8 @@
-"""Retrieve, then rank: one small interface for every ranker.
+"""Retrieve, then rank: one interface for every ranker, and the simplest rankers.
 
-A ranker is anything with `score(shopper, query, candidates)`. The candidates come from `candidates`. Here are the plain
-rankers: by the text, by the BasketGPT, and several of them together; the others are in `learned`, `listwise`,
-`causal_lm` and `endpoint`. What a list needs beside scores is in `variety`, what to do without a history in
-`cold_start`.
+A ranker is anything with `score(shopper, query, candidates)`. The candidates come from `candidates`. Here are the
+rankers by text, by the BasketGPT, and by a weighted sum of others. `lambdarank` learns from features; the room
+`llm_ranking` ranks with language models. `diversity` is about lists, `cold_start` about shoppers without a history.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from recbook.search.index import ProductIndex, vectors_of
 
 
 class Shopper(NamedTuple):
-    """Who asks: what they bought, when they ask, and where they live."""
+    """Who asks: their history, when they ask, and where they live."""
 
     history: History  # baskets, oldest first, each a pair of a date and codes
     when: pd.Timestamp
@@ -29,33 +28,33 @@ class Ranker(Protocol):
     """What every ranker can do."""
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
-        """One number a candidate, (candidates,) float, bigger is better. `candidates` are product codes."""
+        """A score per candidate, (candidates,) float, bigger is better. `candidates` are product codes."""
 
 
 class BasketGPTRanker:
-    """The BasketGPT as a ranker: its log-probabilities of the candidates, all from one pass. It reads no queries."""
+    """The BasketGPT as a ranker: its log-probabilities of the candidates, all from one pass. It reads no query."""
 
     def __init__(self, model: BasketGPT):
-        """`model`: a fitted one."""
+        """`model` must be fitted."""
         self.model = model
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
         """See `Ranker.score`; ValueError names a candidate that the model does not know."""
-        scores = self.model.ask([shopper.history], shopper.when)[0]
+        scores = self.model.score([shopper.history], shopper.when)[0]
         return np.array([scores[self.model.catalogue.columns([code])[0]] for code in candidates])
 
 
 class TextRanker:
-    """How near each candidate's text is to the query; without one, to the mean of what was bought: the cosine."""
+    """The cosine of each candidate's text with the query; without a query, with the mean of what was bought."""
 
     def __init__(self, index: ProductIndex, encode: Callable[[list[str]], np.ndarray]):
-        """`encode` must be what made the index's vectors."""
+        """`encode` must be the encoder that made the index's vectors."""
         self.index, self.encode = index, encode
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
         """See `Ranker.score`. Zeros where there is neither a query nor a history; KeyError names an unknown candidate.
 
-        Of the history only products that the index holds are looked at.
+        Products of the history that the index does not hold are left out.
         """
         vectors = vectors_of(self.index, candidates)
         if query is None:
@@ -67,9 +66,9 @@ class TextRanker:
 
 
 class BlendedRanker:
-    """Several rankers as one: the sum of their weighted scores, each first scaled to spread one over the candidates.
+    """Score blending: the weighted sum of several rankers' scores, each standardized over the candidates first.
 
-    Log-probabilities and cosines are not of one size; scaled they can be weighed against each other.
+    Log-probabilities and cosines have different scales; standardized, they can be weighed against each other.
     """
 
     def __init__(self, parts: Sequence[tuple[Ranker, float]]):
@@ -82,7 +81,7 @@ class BlendedRanker:
 
 
 def standardized(scores: np.ndarray) -> np.ndarray:
-    """Scores (candidates,) with mean zero and spread one; zeros where all are alike."""
+    """Scores (candidates,) with mean 0 and standard deviation 1; zeros where all are equal."""
     spread = scores.std()
     return (scores - scores.mean()) / spread if spread > 1e-12 else np.zeros(len(scores))
 
@@ -90,7 +89,7 @@ def standardized(scores: np.ndarray) -> np.ndarray:
 def rank_candidates(
     ranker: Ranker, shopper: Shopper, query: str | None, candidates: Sequence[str], k: int = 10
 ) -> pd.DataFrame:
-    """The k best candidates, `code` and `score`, best first; of equals those that come first among the candidates."""
+    """The k best candidates, `code` and `score`, best first; equal scores stay in the order of the candidates."""
     scores = np.asarray(ranker.score(shopper, query, candidates))
     order = np.argsort(-scores, kind="stable")[:k]
     return pd.DataFrame({"code": np.asarray(candidates, dtype=object)[order], "score": scores[order]})

@@ -1,12 +1,11 @@
-"""Indexes on disk: one file each, written whole or not at all, and refused by a catalogue that it was not built of.
+"""Indexes on disk: one file each, written whole or not at all, and refused for another catalogue than its own.
 
-A file is a zip of two members, stored as they are: `catalogue.json` (codes, recipe, fingerprint) and FAISS's own
-`index.faiss`. Nothing in it is ever unpickled, and its checksums are verified before FAISS reads a byte.
+A file is a zip of two members, stored as they are: `catalogue.json` (codes, factory string, fingerprint) and
+`index.faiss`, which FAISS writes. Nothing in it is ever unpickled, and its checksums are verified before FAISS reads a
+byte.
 """
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from recbook.search.index import ProductIndex, catalogue_fingerprint
+from recbook.storage import whole_file
 
 INDEX_FORMAT = 1  # of a saved index
 
@@ -26,20 +26,14 @@ def save_index(index: ProductIndex, path: str | Path) -> Path:
     path = Path(path)
     about = {
         "format": INDEX_FORMAT,
-        "recipe": index.recipe,
+        "factory": index.factory,
         "fingerprint": index.fingerprint,
         "codes": list(index.codes),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as parts:
-            parts.writestr("catalogue.json", json.dumps(about))
-            with parts.open("index.faiss", "w", force_zip64=True) as stream:
-                faiss.write_index(index.faiss_index, faiss.PyCallbackIOWriter(stream.write))
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as parts:
+        parts.writestr("catalogue.json", json.dumps(about))
+        with parts.open("index.faiss", "w", force_zip64=True) as stream:
+            faiss.write_index(index.faiss_index, faiss.PyCallbackIOWriter(stream.write))
     return path
 
 
@@ -53,15 +47,15 @@ def load_index(path: str | Path, codes: Collection[str], vectors: np.ndarray) ->
             if (damaged := parts.testzip()) is not None:  # before FAISS parses a byte of it
                 raise zipfile.BadZipFile(f"{damaged} fails its checksum")
             about = json.loads(parts.read("catalogue.json"))
-            _refuse_a_stranger(path, about, codes, vectors)
+            _check_catalogue(path, about, codes, vectors)
             with parts.open("index.faiss") as stream:
                 faiss_index = faiss.read_index(faiss.PyCallbackIOReader(stream.read))
     except (zipfile.BadZipFile, KeyError, AttributeError, json.JSONDecodeError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or no index ({error}): delete it and build the index again") from error
-    return ProductIndex(pd.Index(about["codes"], dtype=object), faiss_index, about["recipe"], about["fingerprint"])
+    return ProductIndex(pd.Index(about["codes"], dtype=object), faiss_index, about["factory"], about["fingerprint"])
 
 
-def _refuse_a_stranger(path: Path, about: dict, codes: Collection[str], vectors: np.ndarray) -> None:
+def _check_catalogue(path: Path, about: dict, codes: Collection[str], vectors: np.ndarray) -> None:
     if about.get("format") != INDEX_FORMAT:
         raise ValueError(
             f"{path} has format {about.get('format')}, this recbook reads {INDEX_FORMAT}: build the index again"

@@ -1,9 +1,9 @@
 """Nearest products among many: brute force by hand, and FAISS indexes that answer in product codes.
 
-An index is built by FAISS's own recipe string ("Flat", "IVF256,Flat", "HNSW32", "PQ48", "IVF256,PQ48,RFlat", …) over
+An index is built by FAISS's own factory string ("Flat", "IVF256,Flat", "HNSW32", "PQ48", "IVF256,PQ48,RFlat", …) over
 unit vectors, so that the inner product is the cosine. What this module adds: codes in and out, filters inside the
-search, exactly min(k, products allowed) answers to every query, and the same answers each time. Queries made
-of text or of a history are in `queries`, files of indexes in `index_files`, what an index is measured by in `scale`.
+search, exactly min(k, products allowed) answers to every query, and the same answers each time. Queries made of text
+or of a history are in `queries`, what measures an index in `measures`, indexes on disk in `files`.
 FAISS: Douze et al. 2024, arxiv.org/abs/2401.08281.
 """
 
@@ -26,13 +26,13 @@ class ProductIndex:
 
     codes: pd.Index  # (n,) str, unique
     faiss_index: Any  # faiss.Index over inner products
-    recipe: str  # FAISS's factory string
+    factory: str  # FAISS's factory string
     fingerprint: dict[str, str]  # sha256 of the "codes" and of the "vectors" that it was built of
 
 
 @dataclass(frozen=True)
 class SearchParameters:
-    """How hard an approximate index looks; each part of an index takes the setting that is its own."""
+    """How much of an approximate index a search visits; each part of an index takes its own setting."""
 
     nprobe: int = 16  # IVF: cells visited
     ef: int = 64  # HNSW: candidates kept on the walk
@@ -40,17 +40,17 @@ class SearchParameters:
 
 
 class Hits(NamedTuple):
-    """Answers, best first, equal scores by catalogue order: a row a query."""
+    """Answers, best first, equal scores by catalogue order: one row per query."""
 
     codes: np.ndarray  # (queries, k) str
     scores: np.ndarray  # (queries, k) float32: cosine, as the index computes it
 
 
 def brute_force(vectors: np.ndarray, queries: np.ndarray, k: int, block: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest inner products of every query by one matrix product a block of queries: scores, rows.
+    """The k largest inner products of every query, by one matrix product per block of queries: scores, rows.
 
     vectors (n, d), queries (q, d) -> scores (q, k) float32 and rows (q, k) int64, best first, equal scores by
-    the lower row (which of several equal products comes last, at the edge of the list, is not promised).
+    the lower row (which of several equal products takes the last place is not promised).
     Costs q·n·d multiply-adds, and 4·block·n bytes for the scores of one block.
     """
     k = min(k, len(vectors))
@@ -68,22 +68,25 @@ def _ranked(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
-def build_index(codes: Collection[str], vectors: np.ndarray, recipe: str = "Flat", threads: int = 1) -> ProductIndex:
+def build_index(codes: Collection[str], vectors: np.ndarray, factory: str = "Flat", threads: int = 1) -> ProductIndex:
     """Train and fill a FAISS index of the products `codes`, whose unit vectors are the rows of `vectors` (n, d).
 
     `threads` are those of the build: with more than one, an HNSW's links depend on which thread comes first, so that
     two builds differ. ValueError, with the first offender: codes that repeat or are no strings, vectors that are not
-    finite or not of length 1, shapes that do not fit, a recipe that FAISS does not know or that needs more products.
+    finite or not of length 1, shapes that do not fit, a factory string that FAISS does not know or that needs more
+    products.
     """
     import faiss
 
     codes = pd.Index(np.asarray(codes, dtype=object), dtype=object)  # not inferred: a string index converts at each use
     vectors = _checked_catalogue(codes, vectors)
     try:
-        index = faiss.index_factory(vectors.shape[1], recipe, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise ValueError(f"FAISS does not know the recipe {recipe!r} for {vectors.shape[1]} dimensions") from error
-    _enough_to_train(recipe, len(vectors))
+        raise ValueError(
+            f"FAISS does not know the factory string {factory!r} for {vectors.shape[1]} dimensions"
+        ) from error
+    _enough_to_train(factory, len(vectors))
     _without_polysemous_codes(index)
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
@@ -92,9 +95,9 @@ def build_index(codes: Collection[str], vectors: np.ndarray, recipe: str = "Flat
         index.add(vectors)
     finally:
         faiss.omp_set_num_threads(before)
-    if "IVF" in recipe:  # 8 bytes a product: in which cell each row lies, and where, so that its vector can be had
+    if "IVF" in factory:  # 8 bytes per product: in which cell each row lies, and where, so that its vector can be had
         faiss.extract_index_ivf(index).make_direct_map()
-    return ProductIndex(codes, index, recipe, catalogue_fingerprint(codes, vectors))
+    return ProductIndex(codes, index, factory, catalogue_fingerprint(codes, vectors))
 
 
 def _checked_catalogue(codes: pd.Index, vectors: np.ndarray) -> np.ndarray:
@@ -118,12 +121,12 @@ def _checked_catalogue(codes: pd.Index, vectors: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def _enough_to_train(recipe: str, products: int) -> None:
-    cells = int(match[1]) if (match := re.search(r"IVF(\d+)", recipe)) else 1
-    centroids = max(cells, 256 if re.search(r"PQ\d+($|[^x\d])", recipe) else 1)
+def _enough_to_train(factory: str, products: int) -> None:
+    cells = int(match[1]) if (match := re.search(r"IVF(\d+)", factory)) else 1
+    centroids = max(cells, 256 if re.search(r"PQ\d+($|[^x\d])", factory) else 1)
     if products < centroids:
         raise ValueError(
-            f"ask for fewer: {recipe!r} learns {centroids} centroids and has {products} products to learn from"
+            f"ask for fewer: {factory!r} learns {centroids} centroids and has {products} products to learn from"
         )
 
 
@@ -150,7 +153,7 @@ def search_index(
     queries: np.ndarray,
     k: int = 10,
     among: Collection[str] | None = None,
-    effort: SearchParameters = SearchParameters(),  # noqa: B008  (frozen)
+    parameters: SearchParameters = SearchParameters(),  # noqa: B008  (frozen)
 ) -> Hits:
     """The k products nearest to each query (q, d): exactly min(k, products allowed) of them, whatever the index.
 
@@ -168,7 +171,7 @@ def search_index(
         return Hits(np.empty((len(queries), 0), object), np.empty((len(queries), 0), np.float32))
     if rows is not None and (len(rows) <= SCAN_BELOW or not _takes_filter(index)):
         return _hits(index, *_scan(index, queries, k, rows))
-    scores, found = index.faiss_index.search(queries, k, params=_parameters(index.faiss_index, k, effort, rows))
+    scores, found = index.faiss_index.search(queries, k, params=_parameters(index.faiss_index, k, parameters, rows))
     short = (found < 0).any(axis=1)  # the cells visited, or the walk, held fewer than k: look at everything instead
     if short.any():
         scores[short], found[short] = _scan(index, queries[short], k, rows)
@@ -193,7 +196,7 @@ def _rows(index: ProductIndex, codes: Collection[str]) -> np.ndarray:
 
 
 def check_codes(codes: Collection[str], what: str) -> list[str]:
-    """The codes as a list; TypeError, naming the argument `what`, where they would match no product and say nothing."""
+    """The codes as a list; TypeError, naming the argument `what`, for anything that would silently match no product."""
     if isinstance(codes, str | pd.DataFrame):
         raise TypeError(f"{what} must be a list of product codes, not one {type(codes).__name__}")
     codes = list(codes)
@@ -223,19 +226,19 @@ def _scan(index: ProductIndex, queries: np.ndarray, k: int, rows: np.ndarray | N
     return scores, found
 
 
-def _parameters(part: Any, k: int, effort: SearchParameters, rows: np.ndarray | None) -> Any:
+def _parameters(part: Any, k: int, parameters: SearchParameters, rows: np.ndarray | None) -> Any:
     """FAISS's search parameters for an index and, recursively, for what it wraps; `rows` become a selector of ids."""
     import faiss
 
     part = faiss.downcast_index(part)
     if isinstance(part, faiss.IndexRefine):
-        base = _parameters(part.base_index, k, effort, rows)
-        return faiss.IndexRefineSearchParameters(k_factor=effort.refine, base_index_params=base)
+        base = _parameters(part.base_index, k, parameters, rows)
+        return faiss.IndexRefineSearchParameters(k_factor=parameters.refine, base_index_params=base)
     chosen = {} if rows is None else {"sel": _selector(rows, part.ntotal)}
     if isinstance(part, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=min(effort.nprobe, part.nlist), **chosen)
+        return faiss.SearchParametersIVF(nprobe=min(parameters.nprobe, part.nlist), **chosen)
     if isinstance(part, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=max(effort.ef, k), **chosen)
+        return faiss.SearchParametersHNSW(efSearch=max(parameters.ef, k), **chosen)
     return faiss.SearchParameters(**chosen) if chosen else None
 
 
@@ -244,7 +247,7 @@ def _selector(rows: np.ndarray, products: int) -> Any:
 
     allowed = np.zeros(products, dtype=bool)
     allowed[rows] = True
-    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # one bit a product
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # one bit per product
 
 
 def _hits(index: ProductIndex, scores: np.ndarray, rows: np.ndarray) -> Hits:

@@ -1,7 +1,7 @@
-"""What an index is measured by, and a catalogue large enough to measure it on.
+"""Measures of an index, and a catalogue large enough to measure it on.
 
-Recall, bytes, the number of directions in which the data really spreads (which decides how well any index can do), and
-`grow`, which makes a few thousand real vectors into as many as you like that spread in the same way.
+Recall, bytes, the intrinsic dimension (in how many directions the data spreads, which decides how well any index can
+do), and `grow`, which makes a few thousand real vectors into as many as you like that spread in the same way.
 """
 
 import re
@@ -22,29 +22,31 @@ def index_recall(found: np.ndarray, truth: np.ndarray) -> float:
     return float(same.any(axis=1).mean())
 
 
-def index_bytes(recipe: str, products: int, dimensions: int) -> int:
+def index_bytes(factory: str, products: int, dimensions: int) -> int:
     """The bytes of an index in memory and, but for a header of about a hundred bytes, on disk, by arithmetic.
 
     Knows Flat, SQ8, PQm (m codes of one byte), HNSWm, and the first three behind IVFc, or before RFlat. Of an
     HNSW it counts the expected links: twice m on the ground floor, m on each floor above, where one in m products goes.
     """
-    if recipe.endswith(",RFlat"):
-        return index_bytes(recipe.removesuffix(",RFlat"), products, dimensions) + 4 * products * dimensions
-    if match := re.fullmatch(r"HNSW(\d+)(?:,Flat)?", recipe):
+    if factory.endswith(",RFlat"):
+        return index_bytes(factory.removesuffix(",RFlat"), products, dimensions) + 4 * products * dimensions
+    if match := re.fullmatch(r"HNSW(\d+)(?:,Flat)?", factory):
         links = int(match[1])
         per_product = 4 * dimensions + 4 * (2 * links + links / (links - 1)) + 4 + 8  # vector, links, floor, offset
         return round(products * per_product)
-    if match := re.fullmatch(r"IVF(\d+),(.+)", recipe):
+    if match := re.fullmatch(r"IVF(\d+),(.+)", factory):
         centroids = 4 * dimensions * int(match[1])
         return centroids + 16 * products + index_bytes(match[2], products, dimensions)  # its id, and where it lies
-    if match := re.fullmatch(r"PQ(\d+)(?:np)?", recipe):
+    if match := re.fullmatch(r"PQ(\d+)(?:np)?", factory):
         codebooks = 4 * 256 * dimensions  # m tables of 256 centroids, each of d/m floats
         return products * int(match[1]) + codebooks
-    if recipe == "SQ8":
-        return products * dimensions + 2 * 4 * dimensions  # a byte a dimension, and each dimension's least and span
-    if recipe == "Flat":
+    if factory == "SQ8":
+        return products * dimensions + 2 * 4 * dimensions  # one byte per dimension, and its minimum and range
+    if factory == "Flat":
         return 4 * products * dimensions
-    raise ValueError(f"no arithmetic for the recipe {recipe!r}: it knows Flat, SQ8, PQm, IVFc, HNSWm and RFlat")
+    raise ValueError(
+        f"no arithmetic for the factory string {factory!r}: it knows Flat, SQ8, PQm, IVFc, HNSWm and RFlat"
+    )
 
 
 def neighbour_distances(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:

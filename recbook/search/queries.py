@@ -1,7 +1,7 @@
-"""What one asks an index with: a text that somebody typed, or the products that somebody bought.
+"""Queries to an index: a text that somebody typed, or the products that somebody bought.
 
-A history is a query once it is a vector. Its mean is the simplest; a shopper who buys for the kitchen and for a child
-has a mean that lies between the two, near to neither, so a history can also be asked about interest by interest.
+A history becomes a query as the mean of its vectors. The mean of a shopper who buys for the kitchen and for a child
+lies between the two, near to neither, so a history can also be split into interests, each with a query of its own.
 """
 
 from collections.abc import Callable, Collection
@@ -16,7 +16,7 @@ from recbook.search.index import Hits, ProductIndex, check_codes, search_index, 
 def by_text(
     index: ProductIndex, texts: list[str], encode: Callable[[list[str]], np.ndarray], k: int = 10, **options: Any
 ) -> Hits:
-    """The products nearest to texts; `encode` must be what made the index's vectors. Options: `search`'s.
+    """The products nearest to texts; `encode` must be what made the index's vectors. Options: `search_index`'s.
 
     TypeError: one string instead of a list of them.
     """
@@ -32,8 +32,8 @@ def by_history(
 
     The query is the mean of their vectors; with several `interests`, the means of as many groups of them, and the
     answers take turns: the first of each group, largest group first, then the second of each. Products that the index
-    does not hold are left out, products bought are not answered. ValueError if none of `bought` is in the index,
-    TypeError if `bought` or `among` is no list of codes.
+    does not hold are left out, and products already bought are never answered. ValueError if none of `bought` is in the
+    index, TypeError if `bought` or `among` is no list of codes.
     """
     known = [code for code in dict.fromkeys(check_codes(bought, "bought")) if code in index.codes]
     if not known:

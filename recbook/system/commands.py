@@ -1,4 +1,4 @@
-"""`recbook build`, `recommend_command` and `chat_command`: a recommender made of receipts, asked once, or talked to."""
+"""`recbook build`, `recommend` and `chat`: build a recommender from receipts, ask it once, or talk to it."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbook.conversation.dialogue import EXPLAIN, HELP, NOTHING, QUIT, SHOW, DialogueState, ShownProduct, next_state
-from recbook.conversation.patterns import HELPED
+from recbook.conversation.patterns import EXAMPLE_TURNS
 from recbook.system.scoring import receipts_of, report, report_cleaning
 
 MB = 1e6
@@ -25,7 +25,7 @@ NARROW, WIDE = 40, 100  # columns that an answer is set in, at least and at most
 
 
 def build_command(options: argparse.Namespace) -> None:
-    """Make a recommender of receipts and keep it; what is wrong with the folder or the receipts is said first."""
+    """Build a recommender from receipts and save it; the folder and the receipts are checked first."""
     from recbook.cleaning import receipts
     from recbook.system.files import check_place
     from recbook.system.recommender import Recommender
@@ -46,7 +46,7 @@ def build_command(options: argparse.Namespace) -> None:
 
 
 def _try_to_write(folder: Path) -> None:
-    """Write and remove something beside the folder, so that minutes of work are not lost to a folder nobody may use."""
+    """Write and remove a test folder beside it, so that minutes of work are not lost because nobody may write there."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
@@ -58,16 +58,16 @@ def _try_to_write(folder: Path) -> None:
 
 
 def recommend_command(options: argparse.Namespace) -> None:
-    """Answer once, as text or as one JSON object."""
-    asked = _asked(options)
+    """Recommend once; print text or one JSON object."""
+    asked = _arguments(options)
     with contextlib.redirect_stdout(sys.stderr):
         table = _recommender(options.shop).recommend(**asked)
-    answer = {"products": [_product(row) for row in table.to_dict("records")]}
+    answer = {"products": [_as_json(row) for row in table.to_dict("records")]}
     if options.json:
         question = {key: value for key, value in asked.items() if key not in ("k", "explain", "fast")}
         print(json.dumps(question | answer, allow_nan=False))
         return
-    print("\n\n".join(_told(place, product) for place, product in enumerate(answer["products"], 1)))
+    print("\n\n".join(_as_text(place, product) for place, product in enumerate(answer["products"], 1)))
 
 
 def _recommender(folder: str) -> Any:
@@ -78,8 +78,8 @@ def _recommender(folder: str) -> Any:
     return Recommender.load(folder)
 
 
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    """The options as what `Recommender.recommend` takes; ValueError for one that says nothing."""
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as arguments of `Recommender.recommend`; ValueError for an empty history or query."""
     history = [name.strip() for text in options.history or [] for name in text.split(";") if name.strip()]
     if options.history and not history:
         raise ValueError('--history names no product: write codes or names, as in --history "85123A; white mug"')
@@ -92,23 +92,23 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _product(row: dict[str, Any]) -> dict[str, Any]:
-    """A product as JSON has it: price to the penny, score to four digits, no `why` where none was asked for."""
+def _as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """A product for JSON: price to the penny, score to four digits, `why` null without explanations."""
     texts = {key: str(row[key]) for key in ("code", "description")}
     numbers = {"price": round(float(row["price"]), 2), "score": float(f"{float(row['score']):.4g}")}
     return texts | numbers | {"channel": str(row["channel"]), "why": row.get("why")}
 
 
-def _told(place: int, product: dict[str, Any]) -> str:
+def _as_text(place: int, product: dict[str, Any]) -> str:
     """A product as a paragraph: place, description, price and code in columns, then the channel and the reason."""
     about = f"found by {product['channel']}, score {product['score']:.3g}"
     return "\n".join(
-        [_listed(place, product), _wrapped(about), *([_wrapped(product["why"])] if product["why"] else [])]
+        [_as_row(place, product), _wrapped(about), *([_wrapped(product["why"])] if product["why"] else [])]
     )
 
 
-def _listed(place: int, product: dict[str, Any]) -> str:
-    """Place, description, price and code in columns; a long description goes on below."""
+def _as_row(place: int, product: dict[str, Any]) -> str:
+    """Place, description, price and code in columns; a long description continues on the next lines."""
     name, *more = textwrap.wrap(product["description"], _width() - 28) or [""]
     price = f"£{product['price']:,.2f}"
     first = f"{place:>2}  {name:<{_width() - 28}} {price:>10}  {product['code']:<10}".rstrip()
@@ -127,19 +127,19 @@ def _wrapped(text: str, indent: str = "    ", further: str = "    ") -> str:
 
 
 def chat_command(options: argparse.Namespace) -> None:
-    """Talk on stdin and stdout, turn by turn, until "quit" or the end of the input."""
+    """Chat on stdin and stdout, turn by turn, until "quit" or the end of the input."""
     with contextlib.redirect_stdout(sys.stderr):
-        talk = Talk(_recommender(options.shop), options)
-        talk.check()
-    print(f"{len(talk.recommender.catalogue):,} products. What are you looking for?")
-    print(_wrapped(f"You can say: {HELPED}", "", "  "))
+        session = ChatSession(_recommender(options.shop), options)
+        session.check()
+    print(f"{len(session.recommender.catalogue):,} products. What are you looking for?")
+    print(_wrapped(f"You can say: {EXAMPLE_TURNS}", "", "  "))
     for text in _turns():
-        if not talk.turn(text):
+        if not session.turn(text):
             return
 
 
 def _turns() -> Iterator[str]:
-    """What is typed, a line a turn; where it is not typed but read from elsewhere, it is printed too."""
+    """The turns, one per line of stdin; where stdin is no terminal, each is printed too."""
     while sys.stdin is not None:  # None: it was closed from the start
         try:
             text = input("> ")
@@ -154,7 +154,7 @@ def _turns() -> Iterator[str]:
         yield text
 
 
-class Talk:
+class ChatSession:
     """A conversation with a recommender: its state, and what it prints."""
 
     def __init__(self, recommender: Any, options: argparse.Namespace):
@@ -163,21 +163,21 @@ class Talk:
         self.fixed = {"customer": options.customer, "k": options.k, "country": options.country}
 
     def check(self) -> None:
-        """Ask once, so that an unknown customer or a wrong k is found out before anybody types."""
+        """Recommend once, so that an unknown customer or a wrong k is reported before the first turn."""
         self.recommender.recommend(**self.fixed, explain=False)
 
     def turn(self, text: str) -> bool:
-        """Answer a turn; False once it is the last. What cannot be done is said, and the state stays as it was."""
+        """Answer a turn; False after the last one. What cannot be done is reported, and the state stays as it was."""
         after = next_state(self.state, text)
         for note in after.notes:
             print(note)
         if after.act == HELP:
-            print(_wrapped(f"You can say: {HELPED}", "", "  "))
+            print(_wrapped(f"You can say: {EXAMPLE_TURNS}", "", "  "))
         elif after.act in (QUIT, NOTHING):
             self.state = after
         elif after.act == SHOW:
             for place in after.places:
-                print(_listed(place + 1, after.shown[place]._asdict()))
+                print(_as_row(place + 1, after.shown[place]._asdict()))
         else:
             self._answer(after)
         sys.stdout.flush()
@@ -185,7 +185,7 @@ class Talk:
 
     def _answer(self, after: DialogueState) -> None:
         try:
-            after, products = self._found(after)
+            after, products = self._state_and_products(after)
         except ValueError as error:
             print(_wrapped(f"That cannot be done: {error}.", "", ""))
             print(_wrapped(f"I go on with: {self.state.said}.", "", ""))
@@ -198,24 +198,24 @@ class Talk:
             return
         print(_wrapped(f"Looking for {after.said}:", "", "  "))
         for place, product in enumerate(products.values(), 1):
-            print(_listed(place, product))
+            print(_as_row(place, product))
         shown = [ShownProduct(code, product["description"], product["price"]) for code, product in products.items()]
         self.state = replace(after, shown=tuple(shown))
 
-    def _found(self, after: DialogueState) -> tuple[DialogueState, dict[str, dict[str, Any]]]:
-        """The products for a state, and the state without the words of a turn that no product has: those are said."""
+    def _state_and_products(self, after: DialogueState) -> tuple[DialogueState, dict[str, dict[str, Any]]]:
+        """The state without the excluded words that no product has, which are reported, and the products for it."""
         try:
             return after, self._products(after)
         except ValueError:
-            nowhere = [word for word in after.exclude if word not in self.state.exclude and not self._sold(word)]
-            if not nowhere:
+            unknown = [word for word in after.exclude if word not in self.state.exclude and not self._known_word(word)]
+            if not unknown:
                 raise
-            print(_wrapped(f"Nothing here has {' or '.join(nowhere)}: there is nothing to leave out.", "", ""))
-            after = replace(after, exclude=tuple(word for word in after.exclude if word not in nowhere))
+            print(_wrapped(f"Nothing here has {' or '.join(unknown)}: there is nothing to leave out.", "", ""))
+            after = replace(after, exclude=tuple(word for word in after.exclude if word not in unknown))
             return after, self._products(after)
 
-    def _sold(self, word: str) -> bool:
-        """Whether any product has the word: a recommender that is asked to leave it out refuses where none has."""
+    def _known_word(self, word: str) -> bool:
+        """Whether any product has the word: a recommender refuses to exclude a word that no product has."""
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 self.recommender.recommend(k=1, explain=False, fast=True, exclude=[word])
@@ -224,10 +224,10 @@ class Talk:
         return True
 
     def _products(self, after: DialogueState) -> dict[str, dict[str, Any]]:
-        """The products for a state, by code, best first; with reasons where they are asked for."""
+        """The products for a state, by code, best first; with reasons where the turn asks why."""
         with contextlib.redirect_stdout(sys.stderr):
             table = self.recommender.recommend(
                 **self.fixed, query=after.asked or None, explain=after.act == EXPLAIN, price_max=after.price_max,
                 exclude=after.leaving_out,
             )  # fmt: skip
-        return {row["code"]: _product(row) for row in table.to_dict("records")}
+        return {row["code"]: _as_json(row) for row in table.to_dict("records")}

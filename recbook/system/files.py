@@ -1,7 +1,7 @@
-"""A recommender on disk: one folder, written whole or not at all, whose checksums and versions are read before it is.
+"""A recommender on disk: one folder, written whole or not at all; loading verifies its checksums and versions first.
 
 The folder holds the receipts as parquet, the networks as safetensors, the trees as LightGBM's text, all else as JSON
-and numpy arrays: nothing in it is ever unpickled.
+and numpy arrays. Nothing in it is unpickled.
 """
 
 import json
@@ -19,13 +19,13 @@ from recbook.narratives.narrator import Narrator
 from recbook.ranking.lambdarank import LambdaRank
 from recbook.system.build import RecommenderConfig
 
-RECOMMENDER_KIND, RECOMMENDER_FORMAT = "recommender", 1  # of a saved one
+RECOMMENDER_KIND, RECOMMENDER_FORMAT = "recommender", 1  # in the manifest of a saved recommender
 RECEIPTS_FILE, PRODUCTS_FILE, VECTORS_FILE = "receipts.parquet", "products.json", "vectors.npy"
 BASKET_GPT_FOLDER, RANKER_FOLDER, STUDENT_FOLDER, NARRATOR_FOLDER = "baskets", "ranker", "student", "narrator"
 
 
 class RecommenderParts(NamedTuple):
-    """All that a recommender is made of, by the names of `Recommender`'s arguments."""
+    """The parts of a recommender, named like `Recommender`'s arguments."""
 
     receipts: pd.DataFrame
     model: BasketGPT
@@ -38,12 +38,12 @@ class RecommenderParts(NamedTuple):
 
 
 def save_recommender(parts: RecommenderParts, folder: str | Path) -> None:
-    """Keep the parts in a folder, whole or not at all. ValueError if anything but a recommender lies there."""
+    """Save the parts in a folder, whole or not at all. ValueError if the folder holds anything but a recommender."""
     made_of = {
         "kind": RECOMMENDER_KIND,
         "format": RECOMMENDER_FORMAT,
         "encoder": WEIGHTS_SHA256,
-        "settings": parts.settings.numbers(),
+        "settings": parts.settings.to_dict(),
     }
     made_of["receipts"] = schema.receipts_fingerprint(parts.receipts)
 
@@ -62,7 +62,7 @@ def save_recommender(parts: RecommenderParts, folder: str | Path) -> None:
 
 
 def load_recommender(folder: str | Path) -> RecommenderParts:
-    """The parts that `save_recommender` kept. ValueError says what is missing, damaged or of another version."""
+    """The parts that `save_recommender` wrote. ValueError says what is missing, damaged or of another version."""
     folder = Path(folder)
     made_of = storage.verified(folder)
     if (
@@ -76,7 +76,7 @@ def load_recommender(folder: str | Path) -> RecommenderParts:
         listed = json.loads((folder / PRODUCTS_FILE).read_text(encoding="utf-8"))
         vectors = pd.DataFrame(np.load(folder / VECTORS_FILE, allow_pickle=False), index=listed["codes"])
         unsold = pd.DataFrame(listed["unsold"], columns=["code", "description", "price"]).set_index("code")
-        settings, counted = RecommenderConfig.restored(made_of["settings"]), made_of["receipts"]
+        settings, counted = RecommenderConfig.from_dict(made_of["settings"]), made_of["receipts"]
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{folder} holds a recommender that cannot be read ({error}): build it anew") from error
     if schema.receipts_fingerprint(receipts) != counted:
@@ -94,17 +94,17 @@ def load_recommender(folder: str | Path) -> RecommenderParts:
 
 
 def check_place(folder: str | Path) -> Path:
-    """The folder, links followed, if a recommender may be kept there: it is not there, is empty, or holds just one.
+    """The folder, links resolved, if a recommender may be saved there: it is missing or empty, or holds just one.
 
-    ValueError if anything else would be lost.
+    ValueError if anything else would be overwritten.
     """
     folder = Path(folder).resolve()
     if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
         return folder
     try:
-        said = storage.manifest(folder)
-        ours = {storage.MANIFEST, *said["files"]} if said["made_of"].get("kind") == RECOMMENDER_KIND else set()
-    except ValueError:  # there is no manifest, or it is none of ours
+        manifest = storage.manifest(folder)
+        ours = {storage.MANIFEST, *manifest["files"]} if manifest["made_of"].get("kind") == RECOMMENDER_KIND else set()
+    except ValueError:  # there is no manifest, or it is not a recommender's
         ours = set()
     others = [] if folder.is_file() else [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
     if not ours or set(others) - ours:

@@ -1,7 +1,7 @@
 """The whole system in one object: `Recommender.build(receipts)`, then `.recommend(…)`, `.save(…)`, `.load(…)`.
 
-The shelf finds and ranks, the ledger knows the facts, the narrator says why in sentences that the checker has read.
-Nothing is learned about anybody in person, so who is new needs no retraining; nor does a new product.
+The two-stage recommender retrieves and ranks, the fact store counts the facts, the narrator writes the reasons, the
+checker checks them. No parameters belong to single shoppers, so neither a new shopper nor a new product needs training.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -26,11 +26,11 @@ from recbook.system.files import RecommenderParts, load_recommender, save_recomm
 from recbook.system.retrieve_and_rank import TwoStageRecommender
 
 Baskets = list[tuple[pd.Timestamp, list[str]]]  # dates and codes, oldest first
-LONGEST_DESCRIPTION = 100  # letters of a new product's description: a sheet of facts must hold it
+LONGEST_DESCRIPTION = 100  # letters of a new product's description: it must fit into a fact prompt
 
 
 class Recommender:
-    """A shop's recommender: what it learned, and what it knows as of `moment`, the day after the last receipt."""
+    """A shop's recommender: trained models, and the receipts as of `moment`, the day after the last one."""
 
     def __init__(
         self,
@@ -43,19 +43,20 @@ class Recommender:
         settings: RecommenderConfig = RecommenderConfig(),  # noqa: B008  (frozen)
         unsold: pd.DataFrame | None = None,
     ):
-        """Clean receipts and the parts that learned from them. `vectors`: unit rows by code; `unsold`: see `add`."""
+        """From clean receipts and the models fitted on them. `vectors`: unit rows by code; `unsold`: see `add`."""
         self.receipts, self.settings, self.narrator, self.vectors = receipts, settings, narrator, vectors
         self.moment = day_after_last(receipts)
         self.unsold = pd.DataFrame({"description": [], "price": []}) if unsold is None else unsold
         split = evaluation.snapshot(receipts, self.moment, settings.min_shoppers)
         first, known = receipts.groupby("code")["date"].min(), set(split.codes)
-        fresh = [code for code in first.index[first >= self.moment - NEW_FOR] if code not in known]  # sold, to too few
-        self.shelf = TwoStageRecommender(split, model, ranker, student, vectors, [*fresh, *self.unsold.index])
-        self.ledger = FactStore(receipts, self.moment, unsold=self.unsold if len(self.unsold) else None)
-        self.checker = ClaimChecker(self.ledger)
+        fresh = [code for code in first.index[first >= self.moment - NEW_FOR] if code not in known]  # too few buyers
+        self.two_stage = TwoStageRecommender(split, model, ranker, student, vectors, [*fresh, *self.unsold.index])
+        self.fact_store = FactStore(receipts, self.moment, unsold=self.unsold if len(self.unsold) else None)
+        self.checker = ClaimChecker(self.fact_store)
         self.products = Catalogue(rc.descriptions(receipts) | self.unsold["description"].to_dict())
-        self.prices = self.ledger.table["price"].loc[self.shelf.codes].round(2).to_numpy()  # (codes,) pounds
-        self.lives = receipts.sort_values("date", kind="stable").groupby("customer")["country"].last().to_dict()
+        self.prices = self.fact_store.table["price"].loc[self.two_stage.codes].round(2).to_numpy()  # (codes,) pounds
+        # By customer, the country of the last receipt.
+        self.countries = receipts.sort_values("date", kind="stable").groupby("customer")["country"].last().to_dict()
         self.seconds: dict[str, float] = {}  # of each stage of the build
 
     # --- Building ----------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ class Recommender:
         product_code: str = rc.PRODUCT_CODE,
         say: Callable[[str], None] | None = print,
     ) -> "Recommender":
-        """Every stage, from raw receipts (`load_receipts`) to a recommender. `say` is told of each stage.
+        """Run every stage, from raw receipts (`load_receipts`) to a recommender. `say` gets each stage's name.
 
         ValueError if the receipts cannot be cleaned, or are too few to learn from.
         """
@@ -95,28 +96,28 @@ class Recommender:
         return made
 
     def add(self, products: pd.DataFrame) -> "Recommender":
-        """The same recommender with new products on the shelf, without retraining: `description`, `price` by code.
+        """The same recommender with new products, without retraining: `description` and `price` by code.
 
-        ValueError for a code that is there already, or a description or a price that is none.
+        ValueError for a code that is taken, or an invalid description or price.
         """
         products = checked_products(products, self.products.column)
         vectors = pd.DataFrame(encode(products["description"].tolist()), index=products.index)
         unsold = products if self.unsold.empty else pd.concat([self.unsold, products])
-        parts = self.shelf.model, self.shelf.ranker, self.shelf.student, self.narrator
+        parts = self.two_stage.model, self.two_stage.ranker, self.two_stage.student, self.narrator
         return Recommender(self.receipts, *parts, pd.concat([self.vectors, vectors]), self.settings, unsold)
 
     def save(self, folder: str | Path) -> None:
-        """Keep all in a folder, whole or not at all, with checksums; a recommender that lies there is replaced.
+        """Save all in a folder, whole or not at all, with checksums; a recommender that is there is replaced.
 
-        The folder holds the receipts: guard it as you guard them. ValueError if anything else lies there.
+        The folder holds the receipts: guard it as you guard them. ValueError if the folder holds anything else.
         """
-        shelf = self.shelf
-        networks = shelf.model, shelf.ranker, shelf.student, self.narrator
+        two_stage = self.two_stage
+        networks = two_stage.model, two_stage.ranker, two_stage.student, self.narrator
         save_recommender(RecommenderParts(self.receipts, *networks, self.vectors, self.settings, self.unsold), folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Recommender":
-        """The recommender that `save` kept. ValueError says what is missing, damaged or of another version."""
+        """The recommender that `save` wrote. ValueError says what is missing, damaged or of another version."""
         return cls(*load_recommender(folder))
 
     # --- Asking ------------------------------------------------------------------------------------------------
@@ -124,13 +125,15 @@ class Recommender:
     @property
     def catalogue(self) -> pd.DataFrame:
         """What can be recommended: `description` and `price`, by code."""
-        texts = [self.products.products[code] for code in self.shelf.codes]
-        return pd.DataFrame({"description": texts, "price": self.prices}, index=pd.Index(self.shelf.codes, name="code"))
+        texts = [self.products.products[code] for code in self.two_stage.codes]
+        return pd.DataFrame(
+            {"description": texts, "price": self.prices}, index=pd.Index(self.two_stage.codes, name="code")
+        )
 
     @property
     def customers(self) -> list[int]:
-        """Who bought before, sorted."""
-        return self.ledger.customers
+        """The customers of the receipts, sorted."""
+        return self.fact_store.customers
 
     def recommend(
         self,
@@ -149,25 +152,26 @@ class Recommender:
     ) -> pd.DataFrame:
         """At most k products, best first: `code`, `description`, `price`, `score`, `channel`, and `why` if explained.
 
-        For a `customer` of the receipts; or for a `history`, one list of products (codes or names) that were bought
-        today, or dated baskets, oldest first; or, with neither, for somebody nobody knows, who may come from a
-        `country`. `query`: what they typed. `price_max` in pounds. `exclude`: products, or words such as "red" that
-        descriptions must not have. `new` leaves out all that they bought; what they bought today always is. `fast`: who
-        has a history is served by the student alone. `when` they ask: the recommender's moment, or later. Scores order
-        the list, and mean nothing beside another. ValueError says what was asked wrongly.
+        For a `customer` of the receipts; or for a guest session with a `history`: one list of products (codes or names)
+        bought today, or dated baskets, oldest first; or, with neither, for an unknown shopper, who may come from a
+        `country`. `query`: their search text. `price_max` in pounds. `exclude`: products, or words such as "red" that
+        descriptions must not have. `new` leaves out all that they bought; what they bought today is always left out.
+        `fast`: the student alone ranks for a shopper with a history. `when`: the time of asking, the recommender's
+        moment or later. Scores order this list, and cannot be compared with another's. ValueError says which argument
+        is wrong.
         """
         if k < 1 or query is not None and not query.strip():
             wrong = f"k is {k} and the query {query!r}"
             raise ValueError(f"{wrong}: ask for one product or more, and type something or None")
         baskets, shopper = self._baskets(customer, history, when), self.shopper(customer, history, when, country)
         left_out = {code for date, codes in baskets for code in codes if new or date >= shopper.when.normalize()}
-        found = self.shelf.find(shopper, query, self._allowed(left_out, price_max, exclude), fast, k)
+        found = self.two_stage.find(shopper, query, self._allowed(left_out, price_max, exclude), fast, k)
         codes = found.codes[:k].tolist()
         if not codes:
             raise ValueError("nothing is left to recommend: allow a higher price, or exclude less")
         table = self.catalogue.loc[codes].reset_index()
         table = table.assign(score=found.scores[:k], channel=found.channels[:k])
-        return table.assign(why=self._why(customer, baskets, shopper, codes, fast, seed)) if explain else table
+        return table.assign(why=self._explanations(customer, baskets, shopper, codes, fast, seed)) if explain else table
 
     def shopper(
         self,
@@ -176,54 +180,55 @@ class Recommender:
         when: str | pd.Timestamp | None = None,
         country: str = "",
     ) -> Shopper:
-        """Who asks, as rankers see them: of their purchases only what the models know. ValueError: see `recommend`."""
-        column, asked = self.shelf.model.catalogue.column, self._asked(when)
+        """The shopper as rankers see them: only purchases that the models know. ValueError: see `recommend`."""
+        column, asked = self.two_stage.model.catalogue.column, self._as_of(when)
         baskets = self._baskets(customer, history, when)
         known = [(min(date, asked), [code for code in codes if code in column]) for date, codes in baskets]
-        return Shopper([basket for basket in known if basket[1]], asked, country or self.lives.get(customer, ""))
+        return Shopper([basket for basket in known if basket[1]], asked, country or self.countries.get(customer, ""))
 
     def _baskets(self, customer: int | None, history: History | Sequence[str] | None, when: str | None) -> Baskets:
-        """What who asks has bought: dates and codes, also of what is not on the shelf any more."""
+        """The shopper's baskets: dates and codes, also of products that are no longer on sale."""
         if customer is not None and history is not None:
             raise ValueError("give a customer or a history, not both: a customer's history is in the receipts")
-        if customer is not None and customer not in self.ledger:
+        if customer is not None and customer not in self.fact_store:
             raise ValueError(f"customer {customer} bought nothing so far; to recommend to somebody new, give a history")
         if customer is not None:
-            return self.ledger.history(customer)
+            return self.fact_store.history(customer)
         if history is None or not len(history):
             return []
         if not isinstance(history, str) and all(isinstance(entry, str) for entry in history):
-            history = [(self._asked(when), history)]
+            history = [(self._as_of(when), history)]
         entries = self.products.entries(history)
         if any(entry.date is None for entry in entries):
             example = "[('2011-10-03', ['22423']), …]"
             raise ValueError(f"several baskets need their dates, {example}; or give one list of products")
-        end = self._asked(when).normalize() + ONE_DAY  # what was bought today may bear an hour
+        end = self._as_of(when).normalize() + ONE_DAY  # a basket of today may have a time of day
         self.products.dated(entries, 0.0, end, 0.0)  # ValueError: not oldest first, or after today
         return [(entry.date, self.products.codes[entry.items].tolist()) for entry in entries]
 
-    def _asked(self, when: str | pd.Timestamp | None) -> pd.Timestamp:
+    def _as_of(self, when: str | pd.Timestamp | None) -> pd.Timestamp:
         asked = self.moment if when is None else pd.Timestamp(when).tz_localize(None)
-        if not asked >= self.moment:  # written so that no date at all is refused too
+        if not asked >= self.moment:  # written so that NaT is refused too
             raise ValueError(
                 f"asked on {when}, but the shop is known as of {self.moment:%Y-%m-%d}: build on fewer receipts"
             )
         return asked
 
     def _allowed(self, left_out: set[str], price_max: float | None, exclude: Sequence[str]) -> np.ndarray:
-        """What may be recommended, (codes,) bool."""
+        """The products that may be recommended, (codes,) bool."""
         if price_max is not None and not price_max > 0:
             raise ValueError(f"price_max is {price_max}: give a price above zero, in pounds, or None")
         words = [exclude] if isinstance(exclude, str) else exclude
-        allowed = ~np.isin(self.shelf.codes, list(left_out.union(*map(self._meant, words))))
+        allowed = ~np.isin(self.two_stage.codes, list(left_out.union(*map(self._matching_codes, words))))
         return allowed if price_max is None else allowed & (self.prices <= price_max)
 
-    def _meant(self, text: str) -> set[str]:
-        """The product that has this code; or that of this name, and all whose name or attributes have its words."""
+    def _matching_codes(self, text: str) -> set[str]:
+        """The product with this code; or the one with this name, and all whose name or attributes have its words."""
         if (code := text.strip().upper()) in self.products.column:
             return {code}
-        words, of = {word_stem(word) for word in PLAIN_WORD_PATTERN.findall(text.lower())}, self.checker.lexicon.of
-        found = {code for code in self.products.products if words and words <= of[code]}
+        stems = self.checker.lexicon.stems
+        words = {word_stem(word) for word in PLAIN_WORD_PATTERN.findall(text.lower())}
+        found = {code for code in self.products.products if words and words <= stems[code]}
         try:
             return found | set(self.products.codes[self.products.columns([text])].tolist())
         except ValueError as error:
@@ -231,22 +236,22 @@ class Recommender:
                 return found
             raise ValueError(f"{error}; and no product has the word in its description") from None
 
-    def _why(
+    def _explanations(
         self, customer: int | None, baskets: Baskets, shopper: Shopper, codes: list[str], fast: bool, seed: int
     ) -> list[str]:
-        """A checked narrative for each product; the reason is the purchase that the model's opinion rests on most."""
-        ledger = self.ledger if customer is not None else self.ledger.visited(baskets)
+        """A checked narrative per product; its reason is the purchase with the largest effect on the model's score."""
+        fact_store = self.fact_store if customer is not None else self.fact_store.guest(baskets)
         customer = GUEST if customer is None else customer
-        reasons = self.shelf.reasons(shopper, codes, fast)
-        facts = [ledger.facts(customer, code, best) for code, best in zip(codes, reasons, strict=True)]
+        reasons = self.two_stage.reasons(shopper, codes, fast)
+        facts = [fact_store.facts(customer, code, best) for code, best in zip(codes, reasons, strict=True)]
         return [told.text for told in self.narrator.tell(facts, self.checker, seed)]
 
 
 def checked_products(products: pd.DataFrame, known: Container[str]) -> pd.DataFrame:
-    """New products as they are kept: `description` and `price` in pounds, by code in capitals.
+    """New products in standard form: `description` and `price` in pounds, by code in capitals.
 
-    ValueError names the first that is `known`, or comes twice, or lacks a description of at most LONGEST letters or a
-    price above zero.
+    ValueError names the first that is `known` or occurs twice, or has no description of at most LONGEST_DESCRIPTION
+    letters or no price above zero.
     """
     texts = products["description"].map(lambda text: " ".join(text.split()) if isinstance(text, str) else "")
     prices = pd.to_numeric(products["price"], errors="coerce")

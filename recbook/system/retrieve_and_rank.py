@@ -1,8 +1,8 @@
-"""The shelf: all that a shop can recommend now, found through channels and ranked for whoever stands before it.
+"""The two-stage recommender: channels retrieve candidates for a shopper, rankers order them.
 
-Chapter 12 in one place: channels propose, the trees and the BasketGPT rank, a query weighs as much as the shopper.
-Somebody of whom nothing is known gets what sells now; a product that nobody bought yet is ranked as the known products
-that read most like it.
+Chapter 12 in one place: channels propose candidates, LambdaRank and the BasketGPT rank them, a query weighs as much as
+the shopper. A shopper without a history gets what sells now (cold start). A new product gets the mean score of the
+known products whose descriptions are most like its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,25 +23,23 @@ from recbook.ranking.rankers import Shopper, standardized
 from recbook.search.index import build_index, search_index
 
 MOST_CANDIDATES = 400  # products that are ranked for a shopper
-FOUND_PER_CHANNEL = 50  # products that a query finds, to be ranked
-NEAREST_KNOWN = 5  # known products whose mean score a new one gets
-PURCHASES_TRIED = 6  # purchases looked at as reasons: so many nearest by text, and so many by what is bought together
-NEW_PRODUCT_CHANNEL, STUDENT_CHANNEL = (
-    "new product",
-    "student",
-)  # channels: what hardly anybody bought yet; what the student ranks alone
+FOUND_PER_CHANNEL = 50  # products that a query retrieves, to be ranked
+NEAREST_KNOWN = 5  # known products whose mean score a new product gets
+PURCHASES_TRIED = 6  # purchases tried as reasons: as many that are nearest by text, and by what is bought together
+NEW_PRODUCT_CHANNEL = "new product"  # what hardly anybody bought yet
+STUDENT_CHANNEL = "student"  # what the student ranks alone
 
 
 class RankedProducts(NamedTuple):
-    """Products for a shopper, best first."""
+    """Ranked products for a shopper, best first."""
 
     codes: np.ndarray  # (n,) str
-    scores: np.ndarray  # (n,) float64: they order these products, and mean nothing beside others
-    channels: list[str]  # through which each was found
+    scores: np.ndarray  # (n,) float64: they order this list, and cannot be compared with another's
+    channels: list[str]  # the channel that retrieved each product
 
 
 class TwoStageRecommender:
-    """What is on sale at a moment: `find(shopper)`. `codes` are those that were bought before, then the new."""
+    """Retrieves and ranks what is on sale at a moment: `find(shopper)`. `codes`: known products, then new ones."""
 
     def __init__(
         self,
@@ -57,17 +55,21 @@ class TwoStageRecommender:
         `unsold`: codes of products that nobody, or too few, bought yet. `vectors`: unit rows of descriptions, by code.
         """
         self.split, self.model, self.student, self.known = split, model, student, len(split.codes)
-        self.moment = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
-        self.signals = CandidateFeatures(self.moment, split)
-        self.ranker = LambdaRank(ranker.trees, ranker.names, ranker.settings, self.signals)
+        self.snapshot = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
+        self.features = CandidateFeatures(self.snapshot, split)
+        self.ranker = LambdaRank(ranker.trees, ranker.names, ranker.settings, self.features)
         self.codes = np.array([*split.codes, *unsold], dtype=str)
         self.column = {code: column for column, code in enumerate(self.codes.tolist())}
         matrix = vectors.loc[self.codes].to_numpy()
         self.index = build_index(self.codes, matrix)
-        kin = rank(matrix[self.known :] @ matrix[: self.known].T, min(NEAREST_KNOWN, self.known))  # (new, KIN)
-        # Each product as those whose scores it gets: a known one its own.
-        self.kin = np.vstack([np.repeat(np.arange(self.known)[:, None], kin.shape[1], axis=1), kin])
-        self.countries, self._popular = frozenset(split.receipts["country"]), {}  # shares are counted when asked for
+        similarity = matrix[self.known :] @ matrix[: self.known].T  # (new, known)
+        nearest_known = rank(similarity, min(NEAREST_KNOWN, self.known))  # (new, NEAREST_KNOWN)
+        # By product the known products whose mean score it gets; a known product gets its own.
+        self.nearest_known = np.vstack(
+            [np.repeat(np.arange(self.known)[:, None], nearest_known.shape[1], axis=1), nearest_known]
+        )
+        self.countries = frozenset(split.receipts["country"])
+        self._popular: dict[str, np.ndarray] = {}  # by country; counted when first asked for
 
     def find(
         self,
@@ -77,11 +79,11 @@ class TwoStageRecommender:
         fast: bool = False,
         most: int = FOUND_PER_CHANNEL,
     ) -> RankedProducts:
-        """Candidates among the `allowed` (codes,) bool, best first: `most` at least, or all; none, if none is allowed.
+        """Candidates among the `allowed` (codes,) bool, best first: at least `most` of them, or all; may be empty.
 
-        `fast`: by the student alone, in place of channels, trees and the BasketGPT.
+        `fast`: ranked by the student alone, in place of channels, LambdaRank and the BasketGPT.
         """
-        score, lists = self._asked(shopper, allowed, fast, max(most, PER_CHANNEL))
+        score, lists = self._scorer(shopper, allowed, fast, max(most, PER_CHANNEL))
         if query is None:
             columns = interleave([ranking[None] for ranking in lists.values()], max(most, MOST_CANDIDATES))[0]
             fresh = np.flatnonzero(allowed & (np.arange(len(allowed)) >= self.known))
@@ -98,29 +100,31 @@ class TwoStageRecommender:
         columns = columns[order]
         return RankedProducts(self.codes[columns], values[order], first_channels(columns, lists))
 
-    def _asked(
+    def _scorer(
         self, shopper: Shopper, allowed: np.ndarray, fast: bool, most: int
     ) -> tuple[Callable, dict[str, np.ndarray]]:
-        """What scores columns for this shopper, and the channels' lists of known ones, best first."""
+        """A function that scores columns for this shopper, and by channel its known products, best first."""
         if fast or not shopper.history:
-            name = STUDENT_CHANNEL if shopper.history else POPULAR_CHANNEL
-            values = self.student.ask([shopper.history], shopper.when)[0] if shopper.history else self._sells(shopper)
+            if shopper.history:
+                name, values = STUDENT_CHANNEL, self.student.score([shopper.history], shopper.when)[0]
+            else:
+                name, values = POPULAR_CHANNEL, self._popularity(shopper)
             lists = {name: rank(values[None], max(most, MOST_CANDIDATES), allowed[None, : self.known])[0]}
-            return lambda columns: values[self.kin[columns]].mean(axis=1), lists
-        who = self.moment.at_counter([shopper])
-        gpt = self.moment.gpt(who)
-        lists = {name: ranking[0] for name, ranking in self.moment.channels(who, PER_CHANNEL).items()}
+            return lambda columns: values[self.nearest_known[columns]].mean(axis=1), lists
+        requests = self.snapshot.online([shopper])
+        gpt = self.snapshot.gpt(requests)
+        lists = {name: ranking[0] for name, ranking in self.snapshot.channels(requests, PER_CHANNEL).items()}
         lists[GPT_CHANNEL] = rank(gpt, most, allowed[None, : self.known])[0]
 
         def score(columns: np.ndarray) -> np.ndarray:
-            asked, place = np.unique(self.kin[columns], return_inverse=True)
-            values = self.ranker.predict(self.signals.table(who, asked[None], gpt))[0]
-            return values[place.reshape(self.kin[columns].shape)].mean(axis=1)
+            known, place = np.unique(self.nearest_known[columns], return_inverse=True)
+            values = self.ranker.predict(self.features.table(requests, known[None], gpt))[0]
+            return values[place.reshape(self.nearest_known[columns].shape)].mean(axis=1)
 
         return score, lists
 
-    def _sells(self, shopper: Shopper) -> np.ndarray:
-        """The logarithm of what share of purchases each known product has, where the shopper lives."""
+    def _popularity(self, shopper: Shopper) -> np.ndarray:
+        """The logarithm of each known product's share of purchases in the shopper's country."""
         country = shopper.country if shopper.country in self.countries else ""
         if country not in self._popular:
             shares = popular_now(self.split.receipts, self.split.codes, self.split.cut, country)
@@ -128,38 +132,38 @@ class TwoStageRecommender:
         return self._popular[country]
 
     def reasons(self, shopper: Shopper, codes: Sequence[str], fast: bool = False) -> list[list[str]]:
-        """Purchases for each product without which the model's log-odds of it fall, those first that count most.
+        """Per product the purchases without which the model's log-odds of it fall, the largest effect first.
 
-        The model is the BasketGPT, or the student if `fast`. Looked at are the purchases nearest to one of the
-        products, by text and by what is bought together; each is taken out in turn, all in one pass. A new product is
-        asked about as the known one that reads most like it. None where no purchase counts, or there is no history.
+        The model is the BasketGPT, or the student if `fast`. It scores the history without each of the purchases that
+        are nearest to one of the products, by text and by what is bought together, all in one pass. A new product
+        stands for its nearest known one. A list is empty where no purchase has an effect, or without a history.
         """
         model = self.student if fast else self.model
         catalogue, history = model.catalogue, model.catalogue.entries(shopper.history)
-        targets = self.kin[[self.column[code] for code in codes], 0]
-        items = self._near(catalogue.bought(history), targets)
+        targets = self.nearest_known[[self.column[code] for code in codes], 0]
+        items = self._purchases_to_try(catalogue.bought(history), targets)
         if not len(items):
             return [[] for _ in codes]
-        scores = model.ask([history, *(catalogue.without(history, item) for item in items)], shopper.when)[:, targets]
+        scores = model.score([history, *(catalogue.without(history, item) for item in items)], shopper.when)[:, targets]
         odds = scores - np.log1p(-np.exp(scores))
         effects = odds[0] - odds[1:]  # (items, targets)
-        return [_strongest(self.codes[items], effect, code) for effect, code in zip(effects.T, codes, strict=True)]
+        return [_by_effect(self.codes[items], effect, code) for effect, code in zip(effects.T, codes, strict=True)]
 
-    def _near(self, items: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Of the purchases those that are worth looking at for any of the targets."""
-        together = self.moment.knowledge.ease[items][:, targets].toarray()  # (items, targets)
-        closest = [np.argsort(-closeness, axis=0, kind="stable")[:PURCHASES_TRIED]
-                   for closeness in (self.signals.alike[np.ix_(items, targets)], together)]  # fmt: skip
-        return items[np.unique(np.concatenate(closest))]
+    def _purchases_to_try(self, items: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """The purchases that are nearest to any of the targets, by text or by what is bought together."""
+        together = self.snapshot.shop_features.ease[items][:, targets].toarray()  # (items, targets)
+        nearest = [np.argsort(-closeness, axis=0, kind="stable")[:PURCHASES_TRIED]
+                   for closeness in (self.features.alike[np.ix_(items, targets)], together)]  # fmt: skip
+        return items[np.unique(np.concatenate(nearest))]
 
 
-def _strongest(codes: np.ndarray, effects: np.ndarray, itself: str) -> list[str]:
-    """The codes whose effect is above zero, largest first, but for the product itself."""
+def _by_effect(codes: np.ndarray, effects: np.ndarray, itself: str) -> list[str]:
+    """The codes whose effect is above zero, largest first, without the product itself."""
     order = np.argsort(-effects, kind="stable")
     return [str(codes[place]) for place in order if effects[place] > 0 and codes[place] != itself]
 
 
 def first_channels(columns: np.ndarray, lists: Mapping[str, np.ndarray]) -> list[str]:
-    """The channel in whose list each column stands highest; of several the first."""
+    """By column the channel that ranks it highest; of several the first."""
     places = {name: {column: place for place, column in enumerate(found.tolist())} for name, found in lists.items()}
     return [min(places, key=lambda name: places[name].get(column, np.inf)) for column in columns.tolist()]

@@ -1,4 +1,4 @@
-"""`recbook score`: the baselines and the GPT measured on receipts, as a table and as figures that are kept."""
+"""`recbook score`: measures the baselines and the BasketGPT on receipts, prints a table, saves the figures."""
 
 import argparse
 import re
@@ -8,19 +8,19 @@ import time
 
 import pandas as pd
 
-EMBEDDED = "embedded"  # the name, on the command line, of the shop that comes with the book
-STRANGE = 0.05  # share of lines with a customer whose codes are no product's, above which something may be wrong
+EMBEDDED = "embedded"  # the embedded shop's name on the command line
+STRANGE = 0.05  # share of customers' lines whose codes are no product's: above it, warn that codes may differ
 
 
 def score_command(options: argparse.Namespace) -> None:
-    """Clean the receipts, split them at the cut, score every method, print the scoreboard and keep it."""
+    """Clean the receipts, split them at the cut, score every method, print the scoreboard and save it."""
     from recbook.baselines import evaluation, models
     from recbook.baselines.results import describe_data, results_path, save_results
     from recbook.cleaning import receipts
 
     start = time.perf_counter()
     methods = models.BASELINES | ({} if options.baselines else _gpt())
-    asked = _date(options.cut)  # what is wrong with the options is said before the work, not after it
+    asked = _date(options.cut)  # wrong options are reported before the work, not after it
     report(f"reading {options.data}")
     raw = receipts_of(options.data, options.date_format)
     data = describe_data(raw, "embedded shop" if options.data == EMBEDDED else options.data)
@@ -42,7 +42,7 @@ def score_command(options: argparse.Namespace) -> None:
 
 
 def _gpt() -> dict:
-    """The BasketGPT as a method; ValueError if what it needs is not installed."""
+    """The BasketGPT as a method; ValueError if a package that it needs is not installed."""
     try:
         from recbook.baskets.model import basket_gpt_scores
     except ImportError as error:
@@ -59,7 +59,7 @@ def _gpt() -> dict:
 
 
 def scoreboard_table(board: pd.DataFrame) -> pd.DataFrame:
-    """A scoreboard as a table to read: a row a method, worst first, intervals beside the headline figures."""
+    """A scoreboard as a table to read: one row per method, worst first, with intervals of the headline figures."""
     cells = {(row.method, row.metric, row.split): row for row in board.itertuples()}
     methods = board.loc[board["metric"] == "seconds", "method"]
     rows = {}
@@ -96,7 +96,7 @@ def receipts_of(source: str, date_format: str | None) -> pd.DataFrame:
 
 
 def report_cleaning(audit: pd.DataFrame) -> None:
-    """Say on stderr what cleaning kept and removed, and warn where its idea of a product's code may not fit."""
+    """Report on stderr what cleaning kept and removed, and warn if the pattern of product codes may not fit."""
     rows, share = audit.set_index("rule")["rows"], audit.set_index("rule")["share"]
     removed = ", ".join(f"{rule} {share[rule]:.1%}" for rule in rows.index if rule != "kept" and rows[rule])
     print(f"  kept {share['kept']:.1%} of the lines; removed: {removed or 'none'}", file=sys.stderr)
@@ -107,14 +107,14 @@ def report_cleaning(audit: pd.DataFrame) -> None:
 
 
 def _of_the_book(options: argparse.Namespace, data: dict) -> bool:
-    """Whether the figures are of data that the book itself shows, known by content, read and cleaned as it does."""
+    """Whether the data are the book's own, by content, read and cleaned as the book does."""
     from recbook.baselines.results import ONLINE_RETAIL_SHA256
 
     return options.product_code is None and (options.data == EMBEDDED or data["sha256"] == ONLINE_RETAIL_SHA256)
 
 
 def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
-    """What to type to measure the same again; a file goes by its name, without the folder that it was in."""
+    """The command that measures the same again; a file appears by its name, without its folder."""
     data = EMBEDDED if options.data == EMBEDDED else "online-retail" if name == "Online Retail" else name
     words = ["recbook", "score", "--data", data, *["--baselines"] * options.baselines, "--cut", f"{cut:%Y-%m-%d}"]
     for option, value in [("--product-code", options.product_code), ("--date-format", options.date_format)]:
@@ -123,12 +123,12 @@ def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
 
 
 def _name(data: str, cut: pd.Timestamp, usual: pd.Timestamp) -> str:
-    """The results' name: the headline's where the cut is the usual one, or with the date, so as not to overwrite it."""
+    """The results' name; it has the date unless the cut is the usual one, so as not to overwrite the headline's."""
     from recbook.baselines.results import slug
 
     return f"scoreboard_{slug(data)}" + ("" if cut == usual else f"_{cut:%Y-%m-%d}")
 
 
 def report(message: str) -> None:
-    """Tell on stderr what is being done."""
+    """Report progress on stderr."""
     print(f"  {message} …", file=sys.stderr, flush=True)

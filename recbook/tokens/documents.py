@@ -1,11 +1,12 @@
-"""What the language model reads: cards of products, baskets, and narratives, written from receipts, every fact true.
+"""The training documents of the language model, written from receipts: product cards, baskets, narratives.
 
     card        <|product|><|85123A|> white hanging heart t-light holder, £2.95, first sold December 2010.
     basket      <|basket|> 14 November 2011, United Kingdom.<|85123A|> white hanging heart t-light holder, 6 at £2.55;…
     narrative   <|shopper|> …what the shopper bought…<|because|><|22423|> regency cakestand 3 tier: …a true reason…
 
-A document is a list of parts: text, and the names of control and product tokens. Control tokens come only from names
-that are written here, never out of text. A product that the vocabulary has no token for is written by its text alone.
+Every fact in them is true. A document is a list of parts: text, and the names of control and product tokens. Control
+tokens come only from names that are written here, never out of text. A product without a token in the vocabulary is
+written by its text alone.
 """
 
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ Document = list[Part]
 
 
 def product_cards(receipts: pd.DataFrame, vocabulary: Vocabulary) -> Iterator[list[int]]:
-    """The card of every product, by code: what it is, costs (as `receipts.catalogue` says), since when it is sold."""
+    """The card of every product, by code: description, price (as in `receipts.catalogue`), month of the first sale."""
     return (encode_document(document, vocabulary) for document in _cards(receipts))
 
 
@@ -64,7 +65,7 @@ def document_texts(receipts: pd.DataFrame) -> Iterator[str]:
 
 
 def build_vocabulary(receipts: pd.DataFrame, size: int = 2048) -> Vocabulary:
-    """A vocabulary learned from the shop's documents: `size` text tokens at most, and one token a product, by code."""
+    """A vocabulary learned from the documents: `size` text tokens at most, then one token per product, by code."""
     return Vocabulary(learn_bpe(document_texts(receipts), size), sorted(receipts["code"].unique()))
 
 
@@ -90,12 +91,12 @@ def sentence_case(description: str) -> str:
 
 
 def format_pounds(price: float) -> str:
-    """A price in pounds and pence: £2.95; what is less than half a penny keeps its digits."""
+    """A price in pounds and pence: £2.95; a price below half a penny keeps its digits."""
     return f"£{price:.2f}" if price >= 0.005 else f"£{price:g}"
 
 
 def format_day(date: pd.Timestamp) -> str:
-    """A date in words: 14 November 2011, in English whatever the machine speaks."""
+    """A date in words: 14 November 2011, in English whatever the machine's locale."""
     return f"{date.day} {date.month_name()} {date.year}"
 
 
@@ -132,7 +133,7 @@ def _narratives(receipts: pd.DataFrame) -> Iterator[Document]:
     names = {code: sentence_case(text) for code, text in rc.descriptions(receipts).items()}
     held = _held(receipts)
     latest = held.sort_values(["date", "quantity", "code"]).drop_duplicates("customer", keep="last")
-    latest, fresh = latest.set_index("customer"), _new_companions(held, _companions(receipts))
+    latest, fresh = latest.set_index("customer"), _new_co_purchases(held, _co_purchases(receipts))
     favourites = dict(list(held.groupby("customer").head(3).groupby("customer")))
     for place, shopper in enumerate(_shoppers(receipts).itertuples()):
         most = list(favourites[shopper.Index].itertuples())
@@ -145,7 +146,7 @@ def _narratives(receipts: pd.DataFrame) -> Iterator[Document]:
         reasons = [_by_count(most[0], shopper, names, place % 3)]
         reasons += [_by_date(latest.loc[shopper.Index], names, (place + 1) % 3)]
         if shopper.Index in fresh.index:
-            reasons += [_by_company(fresh.loc[shopper.Index], names, (place + 2) % 3)]
+            reasons += [_by_co_purchase(fresh.loc[shopper.Index], names, (place + 2) % 3)]
         yield from (history + reason for reason in reasons)
 
 
@@ -190,7 +191,7 @@ def _by_date(line: pd.Series, names: dict[str, str], way: int) -> Document:
     return [Product(line["code"]), f" {names[line['code']]}{reasons[way]}"]
 
 
-def _by_company(pair: pd.Series, names: dict[str, str], way: int) -> Document:
+def _by_co_purchase(pair: pd.Series, names: dict[str, str], way: int) -> Document:
     known = Product(pair["code"])
     count = how_many(pair["together"], "basket")
     before, after = [
@@ -198,21 +199,22 @@ def _by_company(pair: pd.Series, names: dict[str, str], way: int) -> Document:
         (f": new to this shopper, in {count} together with", "."),
         (": goes with", f", together in {count}."),
     ][way]
-    return [Product(pair["companion"]), f" {names[pair['companion']]}{before}", known, f" {names[pair['code']]}{after}"]
+    co_purchase = Product(pair["co_purchase"])
+    return [co_purchase, f" {names[co_purchase.code]}{before}", known, f" {names[known.code]}{after}"]
 
 
 # --- Facts -------------------------------------------------------------------------------------------------------
 
 
 def _shoppers(receipts: pd.DataFrame) -> pd.DataFrame:
-    """One row a customer: how many `basket_documents`, the `first` and `last` date, the `country` of the last."""
+    """One row per customer: how many `baskets`, the `first` and `last` date, the `country` of the last."""
     groups = receipts.sort_values("date", kind="stable").groupby("customer")
     facts = {"baskets": ("invoice", "nunique"), "first": ("date", "first"), "last": ("date", "last")}
     return groups.agg(**facts, country=("country", "last"))
 
 
 def _held(receipts: pd.DataFrame) -> pd.DataFrame:
-    """One row a customer and product, favourites first: in how many `basket_documents`; the last line's date, quantity, price.
+    """One row per customer and product, favourites first: in how many `baskets`; the last line's date, quantity, price.
 
     Favourites are the products in most baskets; of those the last bought, then the first by code.
     """
@@ -224,8 +226,8 @@ def _held(receipts: pd.DataFrame) -> pd.DataFrame:
     return held.sort_values(["customer", "baskets", "date", "code"], ascending=[True, False, False, True])
 
 
-def _companions(receipts: pd.DataFrame) -> pd.DataFrame:
-    """By code: the product that is most often in the same basket, `companion`, and in how many baskets, `together`."""
+def _co_purchases(receipts: pd.DataFrame) -> pd.DataFrame:
+    """By code: the product most often in the same basket, `co_purchase`, and in how many baskets, `together`."""
     pairs = receipts.drop_duplicates(["invoice", "code"])
     row, _ = pd.factorize(pairs["invoice"])
     column, codes = pd.factorize(pairs["code"], sort=True)
@@ -234,15 +236,15 @@ def _companions(receipts: pd.DataFrame) -> pd.DataFrame:
     both = (both + both.T).tocsr()
     best = np.asarray(both.argmax(axis=1)).ravel()  # of equals the first by code
     together = both.max(axis=1).toarray().ravel()
-    table = pd.DataFrame({"companion": np.asarray(codes)[best], "together": together}, index=codes)
+    table = pd.DataFrame({"co_purchase": np.asarray(codes)[best], "together": together}, index=codes)
     return table[table["together"] > 0]
 
 
-def _new_companions(held: pd.DataFrame, companions: pd.DataFrame) -> pd.DataFrame:
-    """By customer: the strongest companion of one of three favourites, `code`, that this customer never bought."""
+def _new_co_purchases(held: pd.DataFrame, co_purchases: pd.DataFrame) -> pd.DataFrame:
+    """By customer: the strongest co-purchase of one of three favourites, `code`, that this customer never bought."""
     most = held.groupby("customer").head(3)[["customer", "code"]]
-    pairs = most.merge(companions, left_on="code", right_index=True)
+    pairs = most.merge(co_purchases, left_on="code", right_index=True)
     bought = pd.MultiIndex.from_frame(held[["customer", "code"]])
-    pairs = pairs[~pd.MultiIndex.from_frame(pairs[["customer", "companion"]]).isin(bought)]
+    pairs = pairs[~pd.MultiIndex.from_frame(pairs[["customer", "co_purchase"]]).isin(bought)]
     pairs = pairs.sort_values(["customer", "together", "code"], ascending=[True, False, True], kind="stable")
     return pairs.drop_duplicates("customer").set_index("customer")

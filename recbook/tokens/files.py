@@ -1,7 +1,7 @@
 """Token files: documents one after the other in a file that is mapped into memory; the windows that training reads.
 
 A file begins with a header of 256 bytes, readable as text, that says which vocabulary its ids belong to; then come the
-ids, two bytes each or four. What reads it refuses another vocabulary. A corpus may be larger than memory: it is
+ids, two bytes each or four. `read_tokens` refuses another vocabulary. A corpus may be larger than memory: it is
 streamed to the disk, and only the windows that are asked for are read back.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 TOKENS_SIGNATURE = b"recbook tokens\n"
-HEADER_BYTES = 256  # bytes
+HEADER_BYTES = 256
 TOKENS_FORMAT = 1
 END_TOKEN = "<|end|>"
 
@@ -92,7 +92,8 @@ def _about(path: Path) -> dict:
         if not isinstance(about["vocabulary"], str) or type(about["tokens"]) is not int or about["tokens"] < 1:
             raise ValueError("its header makes no sense")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no token file ({error}): write one with recbook.token_files.write") from error
+        remedy = "write one with recbook.tokens.files.write_tokens"
+        raise ValueError(f"{path} is no token file ({error}): {remedy}") from error
     return about
 
 

@@ -1,6 +1,6 @@
-"""Text and products as tokens: byte-pair encoding, control tokens, one token a product.
+"""Text and products as tokens: byte-pair encoding, control tokens, one token per product.
 
-A vocabulary is a `tiktoken.Encoding`, learned on the shop's own text or GPT-2's, with control tokens and one token a
+A vocabulary is a `tiktoken.Encoding`, learned on the shop's own text or GPT-2's, with control tokens and one token per
 product behind its text tokens. Text is always encoded as text: a description that spells out `<|basket|>` gives the
 characters, never the control token. Sennrich et al. (2016); Radford et al. (2019).
 """
@@ -32,7 +32,7 @@ VOCABULARY_FORMAT = 1  # of a saved vocabulary
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Text tokens (`ranks`: bytes -> id), then control tokens, then one token a product, in the order given.
+    """Text tokens (`ranks`: bytes -> id), then control tokens, then one token per product, in the order given.
 
     ValueError if the ranks are not 0, 1, 2 …, lack one of the 256 bytes, or if two tokens have the same name.
     """

@@ -1,5 +1,5 @@
-"""Chapter 7: the one training loop for every scale and device.
+"""Chapter 7: one training loop for every scale and device.
 
-Read `config` (settings, learning rate, optimizers), `loop`, `checkpoints` (resume as if never stopped), `tracking`
-(MLflow), `progress` (what the one who waits sees), `distributed` (device, number format, several processes).
+Read `config` (settings, learning rate, optimizers), `loop`, `checkpoints` (resume to the identical weights), `tracking`
+(MLflow), `progress` (the progress line), `distributed` (device, number format, several processes).
 """

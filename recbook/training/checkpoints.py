@@ -1,13 +1,11 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, and models on disk, without pickle.
+"""Checkpoints: all that a run needs to resume to the identical weights, and models on disk, without pickle.
 
 A checkpoint is a folder `step-0000100` with two safetensors files, the model and its optimizers, and a JSON file with
 the settings, the metrics and the checksums of the other two. It is written beside its place, forced to the disk and
-renamed, so after a kill at any moment each is there whole or not at all. What was damaged later its checksum finds.
+renamed, so after a kill at any moment each is there whole or not at all. Checksums find what was damaged later.
 """
 
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
 from recbook.quantization.layers import prepare_quantized, quantized_schemes
+from recbook.storage import force_to_disk, sha256_of, whole_path
 
 CHECKPOINTS_KEPT = 2  # checkpoints a run keeps: the newest, and one to fall back on
 MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
@@ -36,7 +35,7 @@ class RunState(NamedTuple):
 
 
 class NotFinite(ValueError):
-    """What was to be saved holds a number that is infinite or none at all."""
+    """A tensor to be saved holds an infinite number or NaN."""
 
 
 # --- A run's checkpoints -----------------------------------------------------------------------------------------
@@ -49,9 +48,9 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer] = (),
     settings: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the checkpoint of a step, whole or not at all, forget all but the last two, and return its folder.
+    """Write the checkpoint of a step, whole or not at all, remove all but the last two, and return its folder.
 
-    NotFinite if a weight or a state is no finite number: such a checkpoint would only carry the damage on.
+    NotFinite if a weight or an optimizer's state is not finite: such a checkpoint would only carry the damage on.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,14 +61,14 @@ def save_checkpoint(
     _write_model(model, beside / MODEL)
     save_file(states, beside / OPTIMIZERS)
     state = {"step": reached.step, "settings": settings or {}, "metrics": reached.metrics}
-    state["sha256"] = {name: _sha256(beside / name) for name in (MODEL, OPTIMIZERS)}
+    state["sha256"] = {name: sha256_of(beside / name) for name in (MODEL, OPTIMIZERS)}
     (beside / STATE).write_text(json.dumps(state), encoding="utf-8")
     for path in (*beside.iterdir(), beside):
-        _force_to_disk(path)
+        force_to_disk(path)
     if place.exists():
         _forget(place)
     beside.rename(place)
-    _force_to_disk(folder)
+    force_to_disk(folder)
     for old in list_checkpoints(folder)[:-CHECKPOINTS_KEPT]:
         _forget(old)
     return place
@@ -104,8 +103,8 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
     return sorted(path for path in Path(folder).glob("step-*") if path.is_dir())
 
 
-def sweep_checkpoints(folder: str | Path) -> None:
-    """Remove what a killed process left half-written in a run's folder. Only while no other process writes there."""
+def remove_partial_checkpoints(folder: str | Path) -> None:
+    """Remove the checkpoints that a killed process left half-written. Only while no other process writes there."""
     for half in Path(folder).glob(".step-*"):
         shutil.rmtree(half, ignore_errors=True)
 
@@ -113,7 +112,7 @@ def sweep_checkpoints(folder: str | Path) -> None:
 def _read(path: Path, device: torch.device) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     for name, digest in state["sha256"].items():
-        if _sha256(path / name) != digest:
+        if sha256_of(path / name) != digest:
             raise ValueError(f"{name} does not have the checksum that {STATE} states")
     return state, load_file(path / MODEL, str(device)), load_file(path / OPTIMIZERS, str(device))
 
@@ -157,39 +156,18 @@ def _forget(path: Path) -> None:
     shutil.rmtree(path.rename(gone / path.name).parent)
 
 
-def _force_to_disk(path: Path) -> None:
-    if os.name == "nt":  # no handle on a folder there
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # --- A model alone -----------------------------------------------------------------------------------------------
 
 
 def save_gpt(model: GPT, folder: str | Path) -> Path:
-    """Write a model as `model.safetensors`: its weights, in the file's header its configuration and, where layers are
-    quantized, their schemes, as JSON.
+    """Write a model as `model.safetensors`: its weights, and its configuration as JSON in the file's header.
 
-    One file, so these always belong together; it is there whole or not at all. Returns its path.
+    The header also holds the schemes of quantized layers. One file, so that these always belong together; it is there
+    whole or not at all. Returns its path.
     """
     path = Path(folder) / MODEL
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with whole_path(path) as beside:
         _write_model(model, beside)
-        _force_to_disk(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
@@ -201,7 +179,9 @@ def load_gpt(folder: str | Path) -> GPT:
     """
     path = Path(folder) / MODEL
     if not path.is_file():
-        raise FileNotFoundError(f"there is no model in {folder}: save one there with recbook.checkpoints.save_model")
+        raise FileNotFoundError(
+            f"there is no model in {folder}: save one there with recbook.training.checkpoints.save_gpt"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}

@@ -9,7 +9,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. A batch is that of a step: of all processes, and of all parts that accumulate."""
+    """How to train. A batch is that of a whole step: of all processes and all accumulated parts."""
 
     steps: int = 1000
     batch: int = 32  # examples

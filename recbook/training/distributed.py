@@ -1,4 +1,4 @@
-"""What a training runs on: a device and the number format it multiplies in, and the processes that share the work."""
+"""The device of a training, the number format of its matrix products, and the processes that share the work."""
 
 import atexit
 import os
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def has_bfloat16(device: torch.device | str) -> bool:
-    """Whether matrix products in bfloat16 are a device's own: newer GPUs; CPUs with AVX512-BF16 or AMX, on Linux."""
+    """Whether a device has instructions for bfloat16: newer GPUs; CPUs with AVX512-BF16 or AMX, on Linux."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it, and are slower for it
@@ -21,7 +21,7 @@ def has_bfloat16(device: torch.device | str) -> bool:
 
 
 def join_processes(device: torch.device | str = "cpu") -> tuple[int, int]:
-    """This process's rank and how many there are: (0, 1), unless `torchrun` started several, which meet here."""
+    """This process's rank and the number of processes: (0, 1), unless `torchrun` started several."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
@@ -43,6 +43,6 @@ def all_reduce_gradients(parameters: list[nn.Parameter], total: Tensor) -> None:
 
 
 def broadcast_weights(model: nn.Module) -> None:
-    """Give the model of every process the weights of the first one's."""
+    """Copy the weights of the first process to the models of all others."""
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, 0)

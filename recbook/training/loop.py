@@ -41,12 +41,12 @@ class TrainingDiverged(RuntimeError):
 
 
 def next_token_loss(model: nn.Module, batch: TrainingBatch) -> Tensor:
-    """The loss of a language model: mean nats a target, of (tokens, targets), both (B, T)."""
+    """The loss of a language model: mean nats per target, from (tokens, targets), both (B, T)."""
     return model.loss(*batch)
 
 
 def validation_loss(model: nn.Module, windows, size: int = 32) -> dict[str, float]:
-    """`{"validation_loss": nats a target}` over all of `windows.blocks(size)`: every target once, in float32."""
+    """`{"validation_loss": nats per target}` over all of `windows.blocks(size)`: every target once, in float32."""
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     total, targets = 0.0, 0
@@ -81,8 +81,9 @@ def train(
 
     `loss(model, batch)` is the mean over the targets that count. With a `folder`, metrics are lines of its
     metrics.jsonl, checkpoints go there every `save_every` steps, and a run that finds one goes on from it. `validate`
-    gives figures to keep and `sample` a text to keep and show; `track` is told every dict of metrics. PyTorch's random
-    state is left as it was. Diverged: loss or gradient is not finite; the model stays as it was before that step.
+    gives figures to keep and `sample` a text to keep and show; `track` gets every dict of metrics. PyTorch's random
+    state is left as it was. TrainingDiverged: loss or gradient is not finite; the model stays as it was before that
+    step.
     """
     run = _Run(model, settings, Path(folder) if folder else None)
     devices = [run.device] if run.device.type == "cuda" else []
@@ -99,7 +100,7 @@ def train(
             if run.due(step + 1, settings.evaluate_every):
                 seconds = time.perf_counter() - since
                 figures |= {"seconds": round(seconds, 3), "tokens_per_second": round(tokens / seconds)}
-                run.record(figures | run.looked_at(validate, sample, shown), track)
+                run.record(figures | run.evaluate(validate, sample, shown), track)
                 since, tokens = time.perf_counter(), 0
             if run.due(step + 1, settings.save_every):
                 run.save(step + 1)
@@ -146,9 +147,9 @@ class _Run:
         return figures | {"learning_rate": s.learning_rate * share}
 
     def _backward(self, batch: TrainingBatch, loss: LossFunction) -> Tensor:
-        """Gradients and value of the mean loss over all targets of the batch that count, in whatever parts.
+        """Gradients and value of the mean loss over all targets of the batch that count, computed part by part.
 
-        A part counts by its targets: the mean of the parts' means would be another loss where targets are left out.
+        Each part is weighted by its targets: where targets are left out, the mean of the parts' means is another loss.
         """
         targets, total = count_targets(batch), torch.zeros((), device=self.device)
         if not targets:
@@ -177,8 +178,8 @@ class _Run:
         remedy = "lower the learning rate, warm up longer, or look at that step's batch"
         return TrainingDiverged(f"{what}; {saved}. To get on, {remedy}.")
 
-    def looked_at(self, validate: Callable | None, sample: Callable | None, shown: ProgressLine) -> dict:
-        """What `validate` and `sample` find, with the model in evaluation mode."""
+    def evaluate(self, validate: Callable | None, sample: Callable | None, shown: ProgressLine) -> dict:
+        """The figures of `validate` and the text of `sample`, with the model in evaluation mode."""
         self.model.eval()
         with torch.no_grad():
             figures = dict(validate(self.model)) if validate else {}
@@ -188,7 +189,7 @@ class _Run:
         return figures
 
     def record(self, figures: dict, track: Callable[[dict], None] | None) -> None:
-        """Keep a line of metrics: in memory, in metrics.jsonl, and with whoever tracks the run."""
+        """Keep a line of metrics: in memory, in metrics.jsonl, and with `track`."""
         self.metrics.append(figures)
         if self.rank == 0 and self.folder:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -213,7 +214,7 @@ class _Run:
         if self.folder is None:
             return 0
         if self.rank == 0:
-            checkpoints.sweep_checkpoints(self.folder)
+            checkpoints.remove_partial_checkpoints(self.folder)
         reached = checkpoints.resume_checkpoint(self.folder, self.model, self.optimizers, asdict(self.settings))
         self.metrics = reached.metrics
         self.saved = self.folder / f"step-{reached.step:07d}" if reached.step else None

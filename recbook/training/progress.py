@@ -1,11 +1,11 @@
-"""How far a training run has come, for whoever waits: a bar in a terminal, one line in a notebook, nothing in a log."""
+"""The progress of a training run: a bar in a terminal, one line in a notebook, nothing in a log."""
 
 import time
 from typing import Any
 
 
 class ProgressLine:
-    """Step, loss, tokens a second and time left. `show=False` shows nothing; so does a terminal that is a file.
+    """Step, loss, tokens per second and time left. `show=False` shows nothing; neither does output to a file.
 
     In a terminal it is a `tqdm` bar on stderr. In a notebook it is one line that changes in place, so the notebook that
     is saved holds its last state and nothing else.
@@ -22,7 +22,7 @@ class ProgressLine:
             self.bar = tqdm(initial=start, total=steps, unit="step", disable=None, mininterval=1.0)
 
     def update(self, step: int, loss: float, tokens: int) -> None:
-        """Tell of a step done: its number, its loss, the tokens that it read."""
+        """Report a finished step: its number, its loss, the tokens that it read."""
         now = time.perf_counter()
         if self.begun is None:
             self.begun, self.first, tokens = now, step, 0
@@ -43,7 +43,7 @@ class ProgressLine:
             print(text)
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """Leave the last state on the screen."""
         if self.bar is not None:
             self.bar.close()
         elif self.show and self.line:
@@ -60,7 +60,7 @@ class ProgressLine:
 
 
 def describe_step(step: int, steps: int, loss: float, tokens: int, done: int, seconds: float) -> str:
-    """The line of a step, from the tokens and steps done in the last so many seconds."""
+    """The line of a step, from the tokens and steps of the last `seconds`."""
     parts = [f"step {step:,} of {steps:,}", f"loss {loss:.3f}"]
     if done and seconds > 0:
         left = (steps - step) * seconds / done
@@ -69,7 +69,7 @@ def describe_step(step: int, steps: int, loss: float, tokens: int, done: int, se
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a person says them: 48 s, 3 min 20 s, 2 h 5 min."""
+    """Seconds in readable units: 48 s, 3 min 20 s, 2 h 5 min."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

@@ -1,4 +1,4 @@
-"""Runs kept and compared with MLflow, in a local store: a `track` for `train`, and a table of runs."""
+"""Runs tracked and compared with MLflow, in a local store: a `track` for `train`, and a table of runs."""
 
 import logging
 import os
@@ -17,8 +17,8 @@ def track_with_mlflow(
 ) -> Callable[[dict], None]:
     """A `track` for `train` that writes every figure to MLflow's store, `mlflow.db` in a folder.
 
-    A run of the same name and settings that never came to its last step is gone on with, without repeating what it
-    has; else a new one begins. Look at the store with `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`.
+    An unfinished run of the same name and settings is continued, without repeating what it has; else a new one begins.
+    Look at the store with `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`.
     ImportError, with the remedy, where MLflow is not installed.
     """
     client, place = _store(folder, experiment)
@@ -67,7 +67,7 @@ def _metrics(figures: dict) -> list:
 
 
 def _store(folder: str | Path, experiment: str):
-    """A client of the store in a folder, and the experiment's id there, made if they are not."""
+    """A client of the store in a folder, and the experiment's id there; both are made if missing."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     try:
         import mlflow

@@ -1,4 +1,4 @@
-"""Evaluation against hand-computed cases, limits, ranx, scipy and scikit-learn; kept results; nothing leaks."""
+"""Evaluation against hand-computed cases, limits, ranx, scipy and scikit-learn; results on record; no leak."""
 
 import json
 import warnings
@@ -69,14 +69,14 @@ def test_split_by_hand(tiny):
     assert evaluation.buyers(tiny).tolist() == [3, 2, 2]
 
 
-def test_newcomers_by_hand():
+def test_cold_start_by_hand():
     split = evaluation.cold_start(TINY, CUT, min_shoppers=2)
     assert split.codes.tolist() == ["A", "B", "C"]
     assert split.shoppers.tolist() == [50]  # 30 was there before, if only for a product outside the catalogue
     assert split.counts.nnz == 0 and split.targets.toarray().tolist() == [[True, False, False]]
 
 
-def test_a_shop_as_it_stands_by_hand():
+def test_snapshot_by_hand():
     split = evaluation.snapshot(TINY, CUT, min_shoppers=2)
     assert split.codes.tolist() == ["A", "B", "C"] and split.shoppers.tolist() == [10, 20, 40]
     assert split.counts.toarray().tolist() == [[2, 1, 0], [1, 1, 1], [1, 0, 1]]
@@ -85,14 +85,14 @@ def test_a_shop_as_it_stands_by_hand():
         evaluation.snapshot(TINY, CUT, min_shoppers=9)
 
 
-def test_newcomers_are_judged_on_what_they_explore():
+def test_cold_start_shoppers_are_judged_on_what_they_explore():
     split = evaluation.cold_start(TINY, CUT, min_shoppers=2)
     judged = evaluation.evaluate(np.array([[3.0, 2.0, 1.0]]), split, k=2)
     assert judged["all", "ndcg@2"].tolist() == judged["explore", "ndcg@2"].tolist() == [1.0]
     assert judged["repeat", "ndcg@2"].isna().all()
 
 
-def test_no_newcomers_is_said():
+def test_no_cold_start_shoppers_is_an_error():
     with pytest.raises(ValueError, match="nobody came for the first time after 2011-02-01.*span"):
         evaluation.cold_start(TINY[TINY["customer"] != 50], CUT, min_shoppers=2)
 
@@ -152,7 +152,7 @@ def test_rank_equals_a_stable_sort_whatever_the_ties():
         assert (metrics.rank(scores, k) == expected).all()
 
 
-def test_recommend_separates_old_from_new(tiny):
+def test_top_lists_separate_repeat_from_explore(tiny):
     lists = evaluation.top_lists(np.array([[1.0, 2, 3], [3, 2, 1]]), tiny, k=2)
     assert lists["all"].tolist() == [[2, 1], [0, 1]]
     assert lists["repeat"].tolist() == [[1, 0], [0, 1]]
@@ -384,7 +384,7 @@ def test_results_come_back_as_they_went(folder):
     path = save_results("trial", rows, command="recbook trial", data=DATA, seconds=1.26)
     assert path == folder / "trial.json" and has_results("trial")
     content = load_results("trial")
-    assert list(content) == ["name", "command", "data", "commit", "machine", "seconds", "rows"]
+    assert list(content) == ["name", "command", "data", "code", "commit", "machine", "seconds", "rows"]
     assert content["rows"] == [{"metric": "ndcg@10", "value": 0.5, "n": 7}] and content["seconds"] == 1.3
     assert [p.name for p in folder.iterdir()] == ["trial.json"]  # nothing half-written is left beside it
 
@@ -411,7 +411,7 @@ def test_results_need_a_good_name_folder_and_data(folder, tmp_path):
 
 
 def test_the_installed_package_carries_its_results(tmp_path, monkeypatch):
-    monkeypatch.setattr(results_files, "PACKAGE", tmp_path / "recbook")
+    monkeypatch.setattr(results_files.freshness, "PACKAGE", tmp_path / "recbook")
     (tmp_path / "recbook" / "results").mkdir(parents=True)
     (tmp_path / "recbook" / "results" / "kept.json").write_text('{"rows": []}')
     assert load_results("kept") == {"rows": []}

@@ -1,4 +1,4 @@
-"""asking: what people type, right and wrong, on a catalogue of a few products."""
+"""catalogue: what people type, right and wrong, on a catalogue of a few products."""
 
 import numpy as np
 import pandas as pd

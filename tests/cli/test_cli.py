@@ -19,8 +19,7 @@ from recbook import cli
 from recbook.baselines import results as results_files
 from recbook.baselines.results import ONLINE_RETAIL_SHA256
 from recbook.system import scoring
-
-REAL = Path(os.environ.get("RECBOOK_REAL") or Path(__file__).parents[3] / "shared/data/online_retail.csv.gz")
+from tests.real import REAL, needs_real
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def till(tmp_path_factory):
     return path
 
 
-def test_score_prints_the_scoreboard_and_keeps_it(till, tmp_path, capsys):
+def test_score_prints_the_scoreboard_and_saves_it(till, tmp_path, capsys):
     assert cli.main(["score", "--data", str(till), "--cut", "2011-06-01", "--out", str(tmp_path), "--baselines"]) == 0
     output = capsys.readouterr()
     assert re.search(r"My Till.csv, cut 2011-06-01: \d+ shoppers, 30 products", output.out)
@@ -209,7 +208,7 @@ PRODUCTS = {
 
 
 class Small:
-    """What the command line asks of a recommender, over six products; `asked` are the questions."""
+    """A stub of a recommender over six products; `asked` records the arguments."""
 
     customers, seconds = [12346, 17850], {"clean": 1.2, "embed": 3.4}
 
@@ -218,7 +217,7 @@ class Small:
         self.asked = []
 
     def recommend(self, customer=None, history=None, query=None, k=5, explain=True, price_max=None, exclude=(), **rest):
-        print("loaded from the cache")  # libraries do; it must not reach stdout
+        print("loaded from the cache")  # as libraries do; it must not reach stdout
         self.asked.append({"customer": customer, "history": history, "query": query, "exclude": list(exclude), **rest})
         if customer not in (None, *self.customers):
             raise ValueError(f"customer {customer} bought nothing so far")
@@ -242,7 +241,7 @@ class Small:
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A module `recbook.system.recommender` that gives a Small for every folder, and the one that it gives."""
+    """Replaces the module `recbook.system.recommender` by one that loads a Small from every folder; that Small."""
     made = Small()
     built = []
 
@@ -266,7 +265,7 @@ def small(monkeypatch, tmp_path):
     return made
 
 
-def test_build_keeps_a_recommender_and_says_what_it_is(small, till, tmp_path, capsys):
+def test_build_saves_a_recommender_and_reports_its_size(small, till, tmp_path, capsys):
     out = tmp_path / "new" / "shop"
     assert cli.main(["build", str(till), "--out", str(out)]) == 0
     said = capsys.readouterr()
@@ -387,7 +386,7 @@ def test_bytes_that_are_no_text_of_the_terminals_are_read_as_utf_8(small, capsys
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", [["--json"], []])
-def test_a_bad_question_is_one_line_on_stderr(small, capsys, options, message, form):
+def test_a_bad_argument_is_one_line_on_stderr(small, capsys, options, message, form):
     try:
         code = cli.main(["recommend", small.folder, *form, *options])
     except SystemExit as stopped:  # argparse's
@@ -436,7 +435,7 @@ def test_chat_keeps_what_was_said_between_turns(small, monkeypatch, capsys):
     assert re.search(r"> why the second\?\n2\. TEA TOWEL\n    You bought", said) or "2 products were shown" in said
 
 
-def test_chat_says_what_cannot_be_done_and_keeps_its_state(small, monkeypatch, capsys):
+def test_chat_reports_what_cannot_be_done_and_keeps_its_state(small, monkeypatch, capsys):
     said = chat(monkeypatch, capsys, small, "mug", "under 1 pound", "cheaper", "", "why?", "help")
     assert "That cannot be done: nothing is left" in said and said.count('I go on with: "mug".') == 1
     assert 'Looking for "mug", up to £3.74' in said and 'Say what you are looking for, or "help".' in said
@@ -468,12 +467,12 @@ def test_chat_with_an_unknown_customer_does_not_begin(small, monkeypatch, capsys
     assert said.out == "" and "recbook: customer 1 bought nothing" in said.err
 
 
-# --- The same with a recommender that learned, if hardly -------------------------------------------------------------
+# --- The same with a recommender that was trained a little ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """A folder that `recbook build` kept, of part of the embedded shop, with models that hardly learned."""
+    """A folder that `recbook build` saved, from a part of the embedded shop, with models that hardly learned."""
     for name in ("torch", "lightgbm", "faiss"):
         pytest.importorskip(name)
     from recbook.cleaning import shop
@@ -539,7 +538,7 @@ def test_chat_with_a_pipe_and_a_terminal_without_pounds(built):
 
 
 @pytest.mark.slow
-def test_who_reads_may_stop_reading(built):
+def test_a_reader_may_close_the_pipe(built):
     command = [sys.executable, "-m", "recbook.cli", "recommend", str(built), "--no-explain", "-k", "500"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()  # before anything is written
@@ -572,7 +571,7 @@ PUBLISHED = {
 
 @pytest.mark.slow
 @pytest.mark.real
-@pytest.mark.skipif(not REAL.exists(), reason="the real receipts are not here: set RECBOOK_REAL to their path")
+@needs_real
 def test_the_real_log_gives_the_published_figures(tmp_path):
     assert cli.main(["score", "--data", str(REAL), "--cut", "2011-11-09", "--out", str(tmp_path), "--baselines"]) == 0
     kept = json.loads((tmp_path / "scoreboard_online-retail.json").read_text())

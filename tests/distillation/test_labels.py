@@ -1,4 +1,4 @@
-"""labels: many at once as one at a time, blind to the future, JSON Lines whole or their fault named, text by hand."""
+"""Labels: many at once as one at a time, blind to the future; JSON Lines whole, or the fault named; text by hand."""
 
 import json
 from dataclasses import replace
@@ -39,21 +39,21 @@ def some_stay_away() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def shop():
-    """A split, its signals, and a blend that learned a month earlier and trusts a stand-in for the GPT."""
+    """A split, its features, and a LambdaRank of a month earlier, blended with a stand-in for the GPT."""
     receipts, made = some_stay_away(), []
     for cut, until in ((CUT - 30 * DAY, CUT), (CUT, CUT + 40 * DAY)):
         split = evaluation.next_basket(receipts[receipts["date"] < until], cut, min_shoppers=3)
         made.append((split, CandidateFeatures(Snapshot(split, Oracle(split.codes), encode=encode), split)))
     (past, before), (split, today) = made
-    settings = LambdaRankConfig(trees=20, leaves=7, least=0.004)
+    settings = LambdaRankConfig(trees=20, leaves=7, min_leaf_fraction=0.004)
     ranker = LambdaRank.fit([ranking_examples(before, past)], COUNTED_FEATURES, settings, today)
-    return split, today, ranker.trusting(0.5)
+    return split, today, ranker.with_gpt(0.5)
 
 
 @pytest.fixture(scope="module")
 def everybody(shop) -> list[Label]:
-    split, signals, ranker = shop
-    return labels.label_snapshot(ranker, signals, 6, later=split)
+    split, features, ranker = shop
+    return labels.label_snapshot(ranker, features, 6, later=split)
 
 
 def owners(split: evaluation.Split) -> list[int]:
@@ -63,7 +63,7 @@ def owners(split: evaluation.Split) -> list[int]:
 # --- Labelling -----------------------------------------------------------------------------------------------------
 
 
-def test_everybody_with_a_history_is_labelled_and_told_as_they_bought(shop, everybody):
+def test_everybody_with_a_history_is_labelled_with_what_they_bought(shop, everybody):
     split = shop[0]
     assert len(everybody) == len(owners(split)) > len(split.shoppers)
     for customer, label in zip(owners(split), everybody, strict=True):
@@ -72,7 +72,7 @@ def test_everybody_with_a_history_is_labelled_and_told_as_they_bought(shop, ever
         assert [(date, sorted(codes)) for date, codes in label.history] == history and label.asked == split.cut
 
 
-def test_many_at_once_are_labelled_as_one_at_a_counter_is(shop, everybody):
+def test_offline_labels_are_those_of_online_requests(shop, everybody):
     split, _, ranker = shop
     every = [split.codes.tolist()] * 2
     alone = labels.label_requests(ranker, [everybody[row].shopper for row in (0, 7)], every, 6)
@@ -82,9 +82,9 @@ def test_many_at_once_are_labelled_as_one_at_a_counter_is(shop, everybody):
 
 
 def test_blocks_of_shoppers_change_nothing(shop, everybody, monkeypatch):
-    split, signals, ranker = shop
+    split, features, ranker = shop
     monkeypatch.setattr(labels, "LABELLED_AT_ONCE", 7)
-    again = labels.label_snapshot(ranker, signals, 6, later=split)
+    again = labels.label_snapshot(ranker, features, 6, later=split)
     assert [(a.history, a.recommendations, a.action) for a in again] == [
         (a.history, a.recommendations, a.action) for a in everybody
     ]
@@ -99,15 +99,15 @@ def test_actions_are_the_next_baskets_of_those_who_came_back(shop, everybody):
     assert any(label.action is None for label in everybody)
 
 
-def test_what_is_dropped_are_the_last_baskets(shop, everybody):
-    _, signals, ranker = shop
-    cut_short = labels.label_snapshot(ranker, signals, 6, dropped=2)
+def test_the_last_baskets_are_dropped(shop, everybody):
+    _, features, ranker = shop
+    cut_short = labels.label_snapshot(ranker, features, 6, dropped=2)
     longer = [label for label in everybody if len(label.history) > 2]
     assert [label.history for label in cut_short] == [label.history[:-2] for label in longer]
     assert all(label.action is None and label.asked == CUT for label in cut_short)
-    assert labels.label_snapshot(ranker, signals, 6, dropped=99) == []
+    assert labels.label_snapshot(ranker, features, 6, dropped=99) == []
     with pytest.raises(ValueError, match="cut short"):
-        labels.label_snapshot(ranker, signals, 6, dropped=1, later=shop[0])
+        labels.label_snapshot(ranker, features, 6, dropped=1, later=shop[0])
 
 
 def test_a_label_is_blind_to_what_comes_later(shop, everybody):
@@ -117,13 +117,13 @@ def test_a_label_is_blind_to_what_comes_later(shop, everybody):
     after = receipts["date"] >= CUT
     receipts.loc[after, "code"] = np.random.default_rng(3).permutation(receipts.loc[after, "code"])
     other = evaluation.next_basket(receipts, CUT, min_shoppers=3)
-    signals = CandidateFeatures(Snapshot(other, Oracle(other.codes), encode=encode), other)
-    again = labels.label_snapshot(ranker, signals, 6, later=other)
+    features = CandidateFeatures(Snapshot(other, Oracle(other.codes), encode=encode), other)
+    again = labels.label_snapshot(ranker, features, 6, later=other)
     assert [replace(label, action=None) for label in again] == [replace(label, action=None) for label in everybody]
     assert [label.action for label in again] != [label.action for label in everybody]
 
 
-def test_any_ranker_labels_at_the_counter():
+def test_any_ranker_can_be_the_teacher():
     class Alphabet:
         """The last code first."""
 
@@ -200,8 +200,8 @@ def test_what_is_wrong_is_named_by_line_and_field(tmp_path, damage):
     what, message = DAMAGE[damage]
     labels.write_labels(tmp_path / "l.jsonl", [ONE])
     if isinstance(what, dict):
-        told = json.loads((tmp_path / "l.jsonl").read_text()) | what
-        what = json.dumps({name: value for name, value in told.items() if value is not ...}, default=str)
+        fields = json.loads((tmp_path / "l.jsonl").read_text()) | what
+        what = json.dumps({name: value for name, value in fields.items() if value is not ...}, default=str)
     with (tmp_path / "l.jsonl").open("a") as file:
         file.write("\n" + what + "\n")
     with pytest.raises(ValueError, match=r"l\.jsonl, line 3: ") as raised:
@@ -229,7 +229,7 @@ def test_a_label_as_text():
     assert answer == [" Recommend:", Product(B), " Blue Plate", ";", Product(C), f" {C}", "."]
 
 
-def test_what_was_never_logged_is_not_told():
+def test_kinds_that_were_not_logged_are_left_out():
     prompt, _ = labels.label_documents(ONE, {})
     assert [part for part in prompt if isinstance(part, str)] == [
         " User", " purchased", f" {B}", ";", f" {A}", ".",

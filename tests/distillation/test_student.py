@@ -1,6 +1,6 @@
-"""distillation: targets and divergence by hand, nobody's future, without a teacher the same as `BasketGPT.fit`.
+"""Distillation: soft targets and divergence by hand; without a teacher the student is the model of `BasketGPT.fit`.
 
-What is taught here is a shop of thirty products whose teacher knows what no receipt tells.
+The shop has thirty products, and its teacher recommends what no receipt tells.
 """
 
 from dataclasses import replace
@@ -36,7 +36,7 @@ from recbook.gpt.config import GPTConfig
 from recbook.quantization.layers import quantize
 
 CUT = ORIGIN + 120 * DAY
-TINY = replace(SMALL, width=8, pointer=4, clues=4, epochs=4)
+TINY = replace(SMALL, width=8, pointer=4, features=4, epochs=4)
 GAP = -torch.inf
 
 
@@ -70,7 +70,7 @@ def weights(model: BasketGPT) -> list[np.ndarray]:
     return [parameter.detach().numpy() for parameter in model.network.parameters()]
 
 
-# --- What a label asks for -----------------------------------------------------------------------------------------
+# --- The loss on labels --------------------------------------------------------------------------------------------
 
 
 def test_soft_targets_by_hand():
@@ -121,7 +121,7 @@ def test_the_gradient_is_what_the_student_gives_less_what_the_teacher_gives():
     assert np.allclose(logits.grad[0], student - [0.4, 0, 0, 0.6], atol=1e-6)
 
 
-# --- Lessons -------------------------------------------------------------------------------------------------------
+# --- The distillation dataset --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -129,53 +129,55 @@ def model(split) -> BasketGPT:
     return BasketGPT.fit(split.receipts, replace(SMALL, epochs=1), progress=False)
 
 
-def test_a_lesson_asks_what_a_counter_asks(split, model):
+def test_training_predicts_what_an_online_request_predicts(split, model):
     """Each label's question, through the batches of training, gives what `ask` gives."""
     labels = always(split, CODES[:3]) + [Label([], CUT - 9 * DAY, CODES[:2], [2.0, 1.0])]
-    lessons = DistillationDataset(labels, model.catalogue, model.knowledge.origin, SMALL.context, DistillationConfig())
+    dataset = DistillationDataset(
+        labels, model.catalogue, model.shop_features.origin, SMALL.context, DistillationConfig()
+    )
     with torch.no_grad():
-        tokens, basket, chosen = lessons.batch(3, 20, 0)
-        states = lessons.states(model.network, tokens, basket, 0.0)
-        known = lessons.sentences.about(lessons.rows[chosen.numpy()], model.knowledge)
+        tokens, basket, chosen = dataset.batch(3, 20, 0)
+        states = dataset.states(model.network, tokens, basket, 0.0)
+        known = dataset.windows.features(dataset.rows[chosen.numpy()], model.shop_features)
         scores = model.network.scores(states, known).log_softmax(dim=1).numpy()
     for row, label in enumerate(chosen.tolist()):
-        asked = model.ask([labels[label].history], labels[label].asked)[0]
+        asked = model.score([labels[label].history], labels[label].asked)[0]
         assert np.allclose(scores[row], asked, atol=1e-4)
 
 
-def test_an_epoch_of_lessons_asks_every_label_once(split, model):
-    lessons = DistillationDataset(
-        always(split, CODES[:3]), model.catalogue, model.knowledge.origin, 32, DistillationConfig()
+def test_an_epoch_reads_every_label_once(split, model):
+    dataset = DistillationDataset(
+        always(split, CODES[:3]), model.catalogue, model.shop_features.origin, 32, DistillationConfig()
     )
-    count = len(lessons.rows)
+    count = len(dataset.rows)
     for size in (10, 10**6):
-        batches = [lessons.batch(step, size, 5)[2].tolist() for step in range(max(1, count // size))]
+        batches = [dataset.batch(step, size, 5)[2].tolist() for step in range(max(1, count // size))]
         asked = [label for batch in batches for label in batch]
         assert len(asked) == len(set(asked)) == count - count % min(size, count)
-    again, other = (lessons.batch(step, 10, 5)[2].tolist() for step in (2, 8))
-    assert again == lessons.batch(2, 10, 5)[2].tolist() != other  # a function of the step; an order an epoch
+    again, other = (dataset.batch(step, 10, 5)[2].tolist() for step in (2, 8))
+    assert again == dataset.batch(2, 10, 5)[2].tolist() != other  # a function of the step; an order an epoch
 
 
-def test_labels_of_like_length_are_asked_together(split, model):
+def test_labels_of_similar_length_share_a_batch(split, model):
     labels = [replace(one, history=one.history[: n % 8]) for n, one in enumerate(always(split, CODES[:3]))]
-    lessons = DistillationDataset(labels, model.catalogue, model.knowledge.origin, 256, DistillationConfig())
-    told = [sum(len(codes) + 1 for _, codes in label.history) + 1 for label in labels]
-    assert lessons.lengths.tolist() == told
-    padded = [lessons.batch(step, 10, 0) for step in range(6)]
-    spread = np.mean([np.std([told[label] for label in chosen.tolist()]) for _, _, chosen in padded])
-    assert spread < 0.7 * np.std(told)
-    assert all(tokens.shape[1] == max(told[label] for label in chosen.tolist()) for tokens, _, chosen in padded)
+    dataset = DistillationDataset(labels, model.catalogue, model.shop_features.origin, 256, DistillationConfig())
+    lengths = [sum(len(codes) + 1 for _, codes in label.history) + 1 for label in labels]
+    assert dataset.lengths.tolist() == lengths
+    padded = [dataset.batch(step, 10, 0) for step in range(6)]
+    spread = np.mean([np.std([lengths[label] for label in chosen.tolist()]) for _, _, chosen in padded])
+    assert spread < 0.7 * np.std(lengths)
+    assert all(tokens.shape[1] == max(lengths[label] for label in chosen.tolist()) for tokens, _, chosen in padded)
 
 
-def test_lists_of_unequal_length_are_padded_with_no_chance(split, model):
+def test_lists_of_unequal_length_are_padded_with_probability_zero(split, model):
     labels = [Label([], CUT, CODES[3:6], [3.0, 2.0, 1.0]), Label([], CUT, CODES[:1], [9.0])]
-    lessons = DistillationDataset(
-        labels, model.catalogue, model.knowledge.origin, 32, DistillationConfig(kept=2, temperature=1.0)
+    dataset = DistillationDataset(
+        labels, model.catalogue, model.shop_features.origin, 32, DistillationConfig(kept=2, temperature=1.0)
     )
     e = np.exp(1.0)
-    assert np.allclose(lessons.chances, [[e / (e + 1), 1 / (e + 1)], [1, 0]])
-    assert lessons.columns[:, 0].tolist() == [3, 0] and lessons.columns[0].tolist() == [3, 4]
-    assert lessons.weight[1] == 1 and 0 < lessons.weight[0] < 1
+    assert np.allclose(dataset.chances, [[e / (e + 1), 1 / (e + 1)], [1, 0]])
+    assert dataset.columns[:, 0].tolist() == [3, 0] and dataset.columns[0].tolist() == [3, 4]
+    assert dataset.weight[1] == 1 and 0 < dataset.weight[0] < 1
 
 
 # --- Students ------------------------------------------------------------------------------------------------------
@@ -184,8 +186,8 @@ def test_lists_of_unequal_length_are_padded_with_no_chance(split, model):
 def test_without_a_teacher_it_is_the_same_model_as_fitted_alone(split):
     alone = BasketGPT.fit(split.receipts, TINY, progress=False)
     untaught = distil(split.receipts, [], TINY, DistillationConfig(alpha=0), progress=False)
-    deaf = distil(split.receipts, always(split, CODES[:3]), TINY, DistillationConfig(alpha=0), progress=False)
-    for model in (untaught, deaf):
+    ignoring = distil(split.receipts, always(split, CODES[:3]), TINY, DistillationConfig(alpha=0), progress=False)
+    for model in (untaught, ignoring):
         assert all(np.array_equal(a, b) for a, b in zip(weights(alone), weights(model), strict=True))
 
 
@@ -195,14 +197,14 @@ def taught(split) -> BasketGPT:
     return distil(split.receipts, always(split, CODES[-2:]), TINY, DistillationConfig(alpha=0.9), progress=False)
 
 
-def test_a_student_believes_its_teacher(split, taught):
+def test_a_student_learns_its_teachers_lists(split, taught):
     untaught = distil(split.receipts, [], TINY, DistillationConfig(alpha=0), progress=False)
     firsts = [metrics.rank(scores_at_cut(model, split), 2) for model in (taught, untaught)]
     shared = [np.isin(first, [28, 29]).mean() for first in firsts]
     assert shared[0] > 0.9 and shared[1] < 0.3
 
 
-def test_the_same_twice_and_with_knowledge_at_hand(split, taught):
+def test_the_same_twice_and_with_features_at_hand(split, taught):
     known = count_features(split.receipts, TINY)
     again = distil(
         split.receipts, always(split, CODES[-2:]), TINY, DistillationConfig(alpha=0.9), known, progress=False
@@ -222,7 +224,7 @@ def test_unsure_labels_hardly_count(split):
     assert made[0] > 0.8 and made[0] > made[1] + 0.1
 
 
-def test_a_student_is_kept_and_quantized(split, taught, tmp_path):
+def test_a_student_is_saved_and_quantized(split, taught, tmp_path):
     taught.save(tmp_path / "student")
     loaded = BasketGPT.load(tmp_path / "student")
     assert np.allclose(scores_at_cut(loaded, split), scores_at_cut(taught, split), atol=1e-5)
@@ -235,7 +237,7 @@ def test_the_student_of_the_book_is_a_quarter_of_its_teacher_or_less():
     for settings in (BasketGPTConfig(), STUDENT_CONFIG):
         s, text = settings, torch.zeros(3000, 384)
         config = GPTConfig(1, s.context, s.layers, s.heads, s.width, s.dropout)
-        network = BasketNetwork(text, config, s.pointer, s.clues, s.parts, 0)
+        network = BasketNetwork(text, config, s.pointer, s.features, s.parts, 0)
         sizes.append(sum(parameter.numel() for parameter in network.parameters()))
     assert sizes[1] <= sizes[0] / 4
 

@@ -301,13 +301,13 @@ def test_with_text_by_hand():
     np.testing.assert_allclose(text_vectors.with_text(7 * scores, text, 0.5)[0], ours[0])
 
 
-def test_flat_map_keeps_neighbours_and_is_seeded():
+def test_the_tsne_map_keeps_neighbours_and_is_seeded():
     rng = np.random.default_rng(0)
     vectors = text_vectors.unit(np.repeat(np.eye(4), 15, axis=0) + 0.1 * rng.normal(size=(60, 4)))
-    flat = text_vectors.flat_map(vectors)
+    flat = text_vectors.tsne_map(vectors)
     assert flat.shape == (60, 2) and trustworthiness(vectors, flat, n_neighbors=8) > 0.9
-    np.testing.assert_array_equal(flat, text_vectors.flat_map(vectors))
-    assert text_vectors.flat_map(vectors[:4]).shape == (4, 2)
+    np.testing.assert_array_equal(flat, text_vectors.tsne_map(vectors))
+    assert text_vectors.tsne_map(vectors[:4]).shape == (4, 2)
 
 
 # --- The catalogue's vectors, kept -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""generation, sampling: against transformers' generate and its knobs, scipy's chi-square, cases by hand, and limits."""
+"""generate, sampling: against transformers' generate and its knobs, scipy's chi-square, cases by hand, and limits."""
 
 import numpy as np
 import pytest
@@ -184,7 +184,7 @@ def test_a_setting_that_is_no_number_is_refused(name):
     ids=str,
 )
 def test_tokens_come_as_often_as_they_should(sampling):
-    """A token for each of 20,000 rows, by Pearson's chi-square against the softmax of `shape`."""
+    """A token for each of 20,000 rows, by Pearson's chi-square against the softmax of `shape_logits`."""
     prompt, rows = [5, 9, 2], 20_000
     small = GPT(GPTConfig(vocabulary=30, context=8, layers=1, heads=1, width=8), seed=1).eval()
     with torch.no_grad():
@@ -221,7 +221,7 @@ def test_what_has_no_chance_is_not_drawn_at_the_ends():
 
 
 @pytest.mark.parametrize("sampling", [Sampling(top_k=4), Sampling(top_k=4, top_p=0.7, temperature=0.9), EVERY_KNOB])
-def test_the_quick_way_through_the_top_k_has_the_chances_of_shape(sampling):
+def test_choose_tokens_has_the_chances_of_shape_logits(sampling):
     logits, seen, grid = random_logits(1, 30), torch.tensor([[3, 8]]), 20_000
     uniforms = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
     chosen = knobs.choose_tokens(logits.expand(grid, -1), sampling, uniforms, seen.expand(grid, -1))

@@ -1,4 +1,4 @@
-"""losses: against PyTorch's cross-entropy of the whole logits, finite differences, a record of every tensor made."""
+"""cross_entropy: against PyTorch's loss of the whole logits, finite differences, a record of every tensor made."""
 
 import math
 

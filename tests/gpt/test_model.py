@@ -1,4 +1,4 @@
-"""gpt, sizes: against transformers, gradients, an attention written out by hand, and counts of what is really there."""
+"""model, config: against transformers, gradients, an attention written out by hand, and counts of tensors and bytes."""
 
 import math
 from dataclasses import replace
@@ -35,7 +35,7 @@ def some_tokens(batch: int, length: int, config: GPTConfig = SMALL, seed: int = 
     return torch.randint(0, config.vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
-# Sizes
+# Configuration
 
 
 @pytest.mark.parametrize("preset", GPT_PRESETS)

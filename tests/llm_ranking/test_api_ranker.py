@@ -1,4 +1,4 @@
-"""endpoint: against a scripted server with every failure that servers have, and against `transformers serve`.
+"""EndpointRanker: against a scripted server with every failure that servers have, and against `transformers serve`.
 
 All on this machine, at free ports, and no server outlives its test.
 """
@@ -206,20 +206,20 @@ def test_a_slow_server_is_not_waited_for(serve, tmp_path):
     assert time.monotonic() - start < 0.9
 
 
-def test_waits_grow_and_the_servers_wish_is_met(serve, tmp_path):
+def test_waits_grow_and_retry_after_is_respected(serve, tmp_path):
     server = serve(fails(500), fails(500), fails(429, Retry_After="0.5"), says())
     at(server, tmp_path, wait=0.05).score(ANN, None, ["A", "B", "C"])
     first, second, third = np.diff(server.times)
     assert 0.05 <= first < 0.4 and second >= 0.1 and third >= 0.5
 
 
-@pytest.mark.parametrize("wish", ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", "nan", "-5"])
-def test_a_wish_that_is_no_number_is_passed_over(serve, tmp_path, wish):
-    ranker = at(serve(fails(429, Retry_After=wish), says()), tmp_path)
+@pytest.mark.parametrize("header", ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", "nan", "-5"])
+def test_a_retry_after_that_is_no_number_is_ignored(serve, tmp_path, header):
+    ranker = at(serve(fails(429, Retry_After=header), says()), tmp_path)
     assert ranker.score(ANN, None, ["A", "B", "C"])[1] == 9
 
 
-def test_a_very_long_wish_is_not(serve, tmp_path, monkeypatch):
+def test_a_very_long_retry_after_is_capped(serve, tmp_path, monkeypatch):
     slept = []
     monkeypatch.setattr(api_ranker.time, "sleep", slept.append)
     at(serve(fails(429, Retry_After="86400"), says()), tmp_path).score(ANN, None, ["A", "B", "C"])
@@ -229,7 +229,7 @@ def test_a_very_long_wish_is_not(serve, tmp_path, monkeypatch):
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_what_waiting_does_not_help_fails_at_once(serve, tmp_path, status):
     server = serve(fails(status))
-    with pytest.raises(EndpointFailed, match="the server refused .*see to the key"):
+    with pytest.raises(EndpointFailed, match="the server refused .*check the key"):
         at(server, tmp_path).score(ANN, None, ["A", "B", "C"])
     assert len(server.requests) == 1
 
@@ -280,7 +280,7 @@ def test_a_server_that_does_not_count_is_counted_for(serve, tmp_path):
 # Cache
 
 
-def test_an_answer_is_asked_for_once(serve, tmp_path):
+def test_an_answer_is_cached(serve, tmp_path):
     server = serve(says(), says('{"scores": {"1": 1, "2": 1, "3": 1}}'), says())
     ranker = at(server, tmp_path)
     first = ranker.score(ANN, None, ["A", "B", "C"])
@@ -306,7 +306,7 @@ def test_a_damaged_answer_is_named_and_asked_for_again(serve, tmp_path, capsys, 
     assert path.read_bytes() == whole and len(server.requests) == 2
 
 
-def test_what_cannot_be_used_is_not_kept(serve, tmp_path):
+def test_an_unusable_answer_is_not_cached(serve, tmp_path):
     with pytest.raises(EndpointFailed, match="2 attempts: the answer is not JSON: 'no'"):
         at(serve(says("no"), says("no")), tmp_path, attempts=2).score(ANN, None, ["A", "B", "C"])
     assert not list(tmp_path.iterdir())
@@ -362,7 +362,7 @@ def test_two_servers_do_not_share_answers(serve, tmp_path):
 
 
 @pytest.mark.parametrize("huge", ["9" * 400, "1e999", "NaN", "-Infinity"])
-def test_a_number_that_is_none_is_left_out(huge):
+def test_a_score_that_is_not_finite_is_left_out(huge):
     assert parse_scores(f'{{"scores": {{"1": {huge}, "2": 99}}}}', 2) == {2: 10.0}
 
 
@@ -392,7 +392,7 @@ def test_a_description_that_gives_orders_changes_no_other_line(tmp_path):
 
 
 def _tiny_model(folder: Path, messages: list, content: str) -> None:
-    """A Llama of few numbers that has learned one answer by heart, with its tokenizer, saved as models are."""
+    """A tiny Llama that has memorised one answer, saved with its tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

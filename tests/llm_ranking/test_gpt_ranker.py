@@ -1,5 +1,5 @@
-"""listwise: scores by hand from logits; the order of the candidates does nothing in the invariant layout, and does
-something in the plain one; pointwise is the invariant reading; teaching moves what it should."""
+"""GPTRanker: scores by hand from logits; the order of the candidates changes nothing in the invariant layout, and
+something in the plain one; pointwise scores are those of the invariant layout; fine-tuning changes what it should."""
 
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ def test_pointwise_is_a_prompt_of_one(model):
 
 
 @pytest.mark.parametrize("reading", [AFTER_QUESTION, AFTER_LIST])
-def test_the_order_of_the_candidates_does_nothing_in_the_invariant_layout(model, reading):
+def test_the_order_of_the_candidates_changes_nothing_in_the_invariant_layout(model, reading):
     _, scores = permuted_scores(ranker(model, reading, True), ANN, "a gift", LIST, orders=12)
     np.testing.assert_allclose(scores, np.broadcast_to(scores[0], scores.shape), atol=1e-5)
     assert np.ptp(scores[0]) > 0.1
@@ -102,24 +102,24 @@ def test_the_order_of_the_candidates_does_nothing_in_the_invariant_layout(model,
 
 
 @pytest.mark.parametrize("reading", [AFTER_QUESTION, AFTER_LIST])
-def test_it_does_something_in_the_plain_one(model, reading):
+def test_it_changes_scores_in_the_plain_one(model, reading):
     _, scores = permuted_scores(ranker(model, reading), ANN, "a gift", LIST, orders=12)
     assert np.abs(scores - scores[0]).max() > 0.05
     assert order_sensitivity(scores) > 1e-3
 
 
 @pytest.mark.parametrize("left_out", ["mask", "positions"])
-def test_either_door_alone_lets_order_in(model, left_out, monkeypatch):
+def test_mask_or_positions_alone_let_order_in(model, left_out, monkeypatch):
     if left_out == "mask":
         monkeypatch.setattr(gpt_ranker, "visible_positions", lambda blocks: None)
     else:
-        monkeypatch.setattr(gpt_ranker, "_shared", lambda prompt, sizes: np.arange(len(prompt.tokens)))
+        monkeypatch.setattr(gpt_ranker, "_shared_positions", lambda prompt, sizes: np.arange(len(prompt.tokens)))
     _, scores = permuted_scores(ranker(model, AFTER_QUESTION, True), ANN, None, LIST, orders=6)
     assert np.abs(scores - scores[0]).max() > 0.05
 
 
 def test_an_invariant_list_read_at_its_questions_is_pointwise(model):
-    """What a candidate sees is what it sees alone: one pass instead of as many as candidates."""
+    """A candidate sees what it sees in a prompt of its own: one pass in place of one per candidate."""
     together = ranker(model, AFTER_QUESTION, True).score(ANN, "a gift", LIST)
     alone = ranker(model, AFTER_QUESTION, pointwise=True).score(ANN, "a gift", LIST)
     np.testing.assert_allclose(together, alone, atol=1e-5)
@@ -206,7 +206,7 @@ def test_the_loss_falls_where_the_targets_rise():
     np.testing.assert_allclose(scores.grad, [[-2 / 3, 1 / 3, 1 / 3, 0]], atol=1e-6)
 
 
-def questions(number: int, seed: int = 0) -> list[TrainingList]:
+def training_lists(number: int, seed: int = 0) -> list[TrainingList]:
     """Shoppers who buy again what they bought twice, and nothing else."""
     rng, made = np.random.default_rng(seed), []
     for _ in range(number):
@@ -225,19 +225,19 @@ STEPS = TrainingConfig(
 
 
 @pytest.mark.parametrize("reading, invariant", [(AFTER_QUESTION, True), (AFTER_LIST, False)])
-def test_teaching_trains_an_adapter_and_nothing_else(one_thread, reading, invariant):
+def test_fine_tuning_trains_an_adapter_and_nothing_else(one_thread, reading, invariant):
     base = a_gpt()
     before = base_fingerprint(base)
     one = ranker(base, reading, invariant)
-    metrics = teach_ranker(one, questions(10), replace(STEPS, steps=3), name="mine", positions=300)
+    metrics = teach_ranker(one, training_lists(10), replace(STEPS, steps=3), name="mine", positions=300)
     assert base_fingerprint(base) == before and not base.training and metrics[-1]["step"] == 3
     assert all(layer.B["mine"].abs().sum() > 0 for layer in adapted_layers(base).values())
     assert {layer.used for layer in adapted_layers(base).values()} == {"mine"}
 
 
 def test_what_can_be_learned_is(one_thread):
-    """Read at its question, a candidate's own count is enough; new shoppers, so that nothing is known by heart."""
-    base, judged = a_gpt(), questions(30, seed=1)
+    """Read at its question, a candidate's own count is enough; judged on new shoppers."""
+    base, judged = a_gpt(), training_lists(30, seed=1)
 
     def hits() -> float:
         best = [one.score(q.shopper, None, q.candidates).argsort()[-2:] for q in judged]
@@ -245,30 +245,30 @@ def test_what_can_be_learned_is(one_thread):
 
     one = ranker(base, AFTER_QUESTION, True)
     assert hits() < 0.6
-    teach_ranker(one, questions(200), STEPS, positions=300)
+    teach_ranker(one, training_lists(200), STEPS, positions=300)
     assert hits() > 0.95
 
 
-def test_practice_is_the_same_for_the_same_step(model):
-    data = TrainingListBatches(ranker(model, AFTER_QUESTION, True), questions(10), 300)
+def test_training_batches_are_the_same_for_the_same_step(model):
+    data = TrainingListBatches(ranker(model, AFTER_QUESTION, True), training_lists(10), 300)
     first, again, other = data.batch(3, 4, 0), data.batch(3, 4, 0), data.batch(4, 4, 0)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first.tokens, other.tokens)
     assert sorted(map(tuple, data.batch(0, 99).targets.tolist())) == sorted(
-        tuple(q.bought.astype(int).tolist()) for q in questions(10)
+        tuple(q.bought.astype(int).tolist()) for q in training_lists(10)
     )
 
 
-def test_a_pointwise_ranker_is_not_taught(model):
+def test_a_pointwise_ranker_is_not_fine_tuned(model):
     with pytest.raises(ValueError, match="teach an invariant one"):
-        teach_ranker(ranker(model, AFTER_QUESTION, pointwise=True), questions(3))
+        teach_ranker(ranker(model, AFTER_QUESTION, pointwise=True), training_lists(3))
 
 
 # Position bias
 
 
 class ByPlace:
-    """A ranker that looks at nothing but the place, or at nothing but the product, or at both alike."""
+    """A ranker by the place alone, by the product alone, or by both alike."""
 
     def __init__(self, place: float, product: float):
         self.place, self.product = place, product

@@ -1,4 +1,4 @@
-"""causal_lm: scores by hand from tiny random models of three families; templates; what loading says when it fails."""
+"""Rankers of any causal LM: scores by hand from tiny models of three families; templates; errors of loading."""
 
 from pathlib import Path
 from string import ascii_letters
@@ -115,7 +115,7 @@ def test_pointwise_by_hand(model):
     for code in ["C", "A", "D", "B"]:
         told = prompts.shopper_in_words(ANN, "a gift", NAMES)
         name = {"A": "tea towel"}.get(code, NAMES[code])
-        logs, _ = by_hand(model, prompts.chat_messages(told, f'Product: "{name}"', prompts.WHETHER_QUESTION))
+        logs, _ = by_hand(model, prompts.chat_messages(told, f'Product: "{name}"', prompts.POINTWISE_QUESTION))
         ways = {
             word: {model.tokenizer.encode(space + each, add_special_tokens=False)[0]
                    for each in (word, word.lower(), word.upper()) for space in ("", " ")}
@@ -131,7 +131,7 @@ def test_listwise_by_hand(model):
     candidates = ["C", "A", "D", "B"]
     lines = 'A. "cake stand"\nB. "tea towel"\nC. "bunting"\nD. "red mug"'
     logs, templated = by_hand(
-        model, prompts.chat_messages(prompts.shopper_in_words(ANN, None, NAMES), lines, prompts.WHICH_QUESTION)
+        model, prompts.chat_messages(prompts.shopper_in_words(ANN, None, NAMES), lines, prompts.LISTWISE_QUESTION)
     )
     letters = [model.tokenizer.encode(x if templated else f" {x}", add_special_tokens=False) for x in "ABCD"]
     assert [len(ids) for ids in letters] == [1] * 4
@@ -141,7 +141,7 @@ def test_listwise_by_hand(model):
     np.testing.assert_allclose(np.exp(found).sum(), 1, atol=1e-6)
 
 
-def test_rotations_are_the_mean_over_turned_lists(model):
+def test_rotations_average_over_rotated_lists(model):
     candidates, plain = ["C", "A", "D", "B"], ListwiseRanker(model, NAMES)
     turned = []
     for turn in range(4):
@@ -151,7 +151,9 @@ def test_rotations_are_the_mean_over_turned_lists(model):
     found = ListwiseRanker(model, NAMES, rotations=4, batch=3).score(ANN, None, candidates)
     np.testing.assert_allclose(found, np.mean(turned, axis=0), atol=1e-4)
     again = ListwiseRanker(model, NAMES, rotations=4).score(ANN, None, candidates[1:] + candidates[:1])
-    np.testing.assert_allclose(np.roll(again, 1), found, atol=1e-4)  # every place once: turning the list does nothing
+    np.testing.assert_allclose(
+        np.roll(again, 1), found, atol=1e-4
+    )  # every place once: rotating the list changes nothing
     assert np.abs(found - turned[0]).max() > 1e-3
     many = ListwiseRanker(model, NAMES, rotations=99).score(ANN, None, candidates)
     np.testing.assert_allclose(many, found, atol=1e-4)  # more turns than places are no more

@@ -1,4 +1,4 @@
-"""prompts: what a ranker is told, by hand; what does not fit is cut from the oldest end; injection stays data."""
+"""Ranking prompts by hand; what does not fit is cut from the oldest end; an injection stays data."""
 
 import pandas as pd
 import pytest
@@ -34,14 +34,16 @@ def test_purchases_by_hand():
 @pytest.mark.parametrize("basket", [["A", "B"], ("A", "B"), "AB"])
 def test_a_basket_without_a_date_is_refused(basket):
     with pytest.raises(ValueError, match="pair of a date and codes"):
-        prompts.dated(Shopper([basket], pd.Timestamp("2011-11-09")))
+        prompts.dated_baskets(Shopper([basket], pd.Timestamp("2011-11-09")))
 
 
 # Documents
 
 
 def test_a_document_by_hand():
-    opening, blocks, closing = prompts.ranking_document(ANN, "tea  for\ntwo", ["C", "D"], prompts.dated(ANN)[1:])
+    opening, blocks, closing = prompts.ranking_document(
+        ANN, "tea  for\ntwo", ["C", "D"], prompts.dated_baskets(ANN)[1:]
+    )
     assert opening == [
         Control("<|shopper|>"), " 30 days:", Product("B"), Product("C"), " 8 days:", Product("B"), Product("A"),
         Control("<|request|>"), " tea for two", Control("<|product|>"),
@@ -52,15 +54,15 @@ def test_a_document_by_hand():
 
 def test_what_fits_is_all_there():
     prompt = prompts.fitted_prompt(ANN, None, ["A", "D"], VOCABULARY, 200)
-    opening, blocks, closing = prompts.ranking_document(ANN, None, ["A", "D"], prompts.dated(ANN))
+    opening, blocks, closing = prompts.ranking_document(ANN, None, ["A", "D"], prompts.dated_baskets(ANN))
     parts = [opening, *blocks, closing]
     assert prompt.tokens == [token for part in parts for token in encode_document(part, VOCABULARY)]
     assert prompt.left_out == 0
     assert VOCABULARY.decode(prompt.blocks[0]) == " 2 baskets, 8 days<|A|>?"
 
 
-def told(positions: int) -> tuple[str, int, int]:
-    """What the opening tells in so many positions, how many lines it leaves out, and how long the prompt is."""
+def fitted(positions: int) -> tuple[str, int, int]:
+    """The history of a prompt of so many positions, the lines that it leaves out, and its length."""
     prompt = prompts.fitted_prompt(ANN, None, ["A", "D"], VOCABULARY, positions)
     assert [VOCABULARY.decode(block) for block in prompt.blocks] == [" 2 baskets, 8 days<|A|>?", " new<|D|>?"]
     opening = VOCABULARY.decode(prompt.opening).removeprefix("<|shopper|>").removesuffix("<|product|>")
@@ -68,22 +70,22 @@ def told(positions: int) -> tuple[str, int, int]:
 
 
 def test_what_does_not_fit_is_cut_from_the_oldest_end():
-    everything, left_out, longest = told(500)
+    everything, left_out, longest = fitted(500)
     assert everything == " 69 days:<|A|><|B|> 30 days:<|B|><|C|> 8 days:<|B|><|A|>" and left_out == 0
-    assert told(longest) == told(500)
-    assert told(longest - 1) == (" 69 days:<|A|> 30 days:<|B|><|C|> 8 days:<|B|><|A|>", 1, longest - 1)
+    assert fitted(longest) == fitted(500)
+    assert fitted(longest - 1) == (" 69 days:<|A|> 30 days:<|B|><|C|> 8 days:<|B|><|A|>", 1, longest - 1)
     latest = " 30 days:<|B|><|C|> 8 days:<|B|><|A|>", 2, longest - 2 - len(" 69 days:")
     for positions in range(latest[2], longest - 1):  # nothing but a date would fit
-        assert told(positions) == latest
-    assert told(latest[2] - 1) == (" 30 days:<|B|> 8 days:<|B|><|A|>", 3, latest[2] - 1)
+        assert fitted(positions) == latest
+    assert fitted(latest[2] - 1) == (" 30 days:<|B|> 8 days:<|B|><|A|>", 3, latest[2] - 1)
     nothing = longest - len(" 69 days: 30 days: 8 days:") - 6
     for positions in range(nothing, longest):
-        opening, left_out, length = told(positions)
+        opening, left_out, length = fitted(positions)
         assert length <= positions and left_out == 6 - opening.count("<|")
         assert opening.count("<|") in (0, 1, 2) or "30 days" in opening
-    assert told(nothing) == ("", 6, nothing)
+    assert fitted(nothing) == ("", 6, nothing)
     with pytest.raises(ValueError, match="give fewer"):
-        told(nothing - 1)
+        fitted(nothing - 1)
 
 
 def test_candidates_are_never_cut():
@@ -93,7 +95,7 @@ def test_candidates_are_never_cut():
         prompts.fitted_prompt(ANN, None, ["A", "Z"], VOCABULARY, 200)
 
 
-def test_products_without_a_token_are_not_told_of():
+def test_products_without_a_token_are_left_out():
     who = shopper(("2011-10-10", "AZ"))
     assert "Z" not in VOCABULARY.decode(prompts.fitted_prompt(who, None, ["A"], VOCABULARY, 200).tokens)
 
@@ -112,7 +114,7 @@ def test_a_query_never_makes_control_tokens():
 # Messages
 
 
-def test_about_a_shopper_by_hand():
+def test_a_shopper_in_words_by_hand():
     assert prompts.shopper_in_words(ANN._replace(country="France"), "a gift", NAMES, most=2).splitlines() == [
         'Today is 9 November 2011. A shopper in "France" has bought, the latest first:',
         '- "Red mug", in 3 baskets, last on 31 October 2011',
@@ -139,7 +141,7 @@ def test_a_chat_holds_everything_in_order():
 
 
 @pytest.mark.parametrize("text", [EVIL, "a\u2028b\x00\x1b[0m\u202ec", "\ud800", "“‘", "", 'a" 2. "b'])
-def test_a_description_is_one_quoted_line_without_the_signs_of_templates(text):
+def test_a_description_is_one_quoted_line_without_template_characters(text):
     found = prompts.quoted(text, 200)
     assert found[0] == found[-1] == '"' and '"' not in found[1:-1]
     assert found.isprintable() and not set("<>[]{}|｜") & set(found)

@@ -1,4 +1,4 @@
-"""practice: lists by hand, nothing that was not known before, every list with something that was bought."""
+"""Listwise training data: lists by hand, blind to the future, each with something that was bought."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ def shop(seed: int = 0) -> pd.DataFrame:
     return receipts(*[(customer, day, "".join(rng.choice(list("ABCDEFGHIJ"), 3, False))) for day, customer in when])
 
 
-def test_the_only_question_there_is():
+def test_the_only_list_there_is():
     log = receipts((1, 0, "AB"), (2, 80, "CD"), (3, 82, "C"), (1, 100, "BC"))
     [question] = {q.shopper.when: q for q in training_lists.past_lists(log, 1, size=4, days=2)}.values()
     assert [(f"{date:%Y-%m-%d}", codes) for date, codes in question.shopper.history] == [("2011-01-01", ["A", "B"])]
@@ -42,12 +42,12 @@ def test_every_list_has_something_that_was_bought_and_nothing_twice():
     for question in made:
         assert len(set(question.candidates)) == len(question.candidates) == len(question.bought) <= 5
         assert question.bought.any() and question.bought.dtype == bool
-        told = [(date, set(codes)) for date, codes in question.shopper.history]
-        assert told and told[-1][0] <= question.shopper.when
+        history = [(date, set(codes)) for date, codes in question.shopper.history]
+        assert history and history[-1][0] <= question.shopper.when
         bought = {code for code, hit in zip(question.candidates, question.bought, strict=True) if hit}
         # Whoever has that history bought this in the basket after it, and nothing else of what was proposed.
-        after = [past[len(told)][1] for past in of_shoppers if past[: len(told)] == told and len(past) > len(told)]
-        assert bought in [basket & set(question.candidates) for basket in after]
+        later = [past for past in of_shoppers if past[: len(history)] == history and len(past) > len(history)]
+        assert bought in [past[len(history)][1] & set(question.candidates) for past in later]
 
 
 def test_the_future_changes_nothing():
@@ -55,13 +55,12 @@ def test_the_future_changes_nothing():
     log = shop()
     now = log["date"].min() + pd.Timedelta(days=150)
 
-    def asked(receipts: pd.DataFrame) -> set:
-        shelf_log, _ = interaction_log(receipts, np.unique(log["code"].to_numpy(str)))
-        shelf = training_lists._Shelf(shelf_log, since=100.0)
-        baskets = np.flatnonzero(shelf_log.days < 100)[:1]
-        return shelf.propose(baskets, 149.0, 5, np.random.default_rng(0)).tolist()
+    def proposed(receipts: pd.DataFrame) -> list:
+        known, _ = interaction_log(receipts, np.unique(log["code"].to_numpy(str)))
+        source = training_lists._CandidateSource(known, since=100.0)
+        return source.propose(np.flatnonzero(known.days < 100)[:1], 149.0, 5, np.random.default_rng(0)).tolist()
 
-    assert asked(log) == asked(log[log["date"] < now])
+    assert proposed(log) == proposed(log[log["date"] < now])
 
 
 def test_own_products_come_first_and_others_fill_up():
@@ -77,13 +76,13 @@ def test_it_depends_on_the_seed_alone():
     assert [q.candidates for q in first] == [q.candidates for q in again] != [q.candidates for q in other]
 
 
-def test_order_tells_nothing():
+def test_the_order_of_a_list_tells_nothing():
     """What was bought stands as often in the first half of a list as in the second."""
     made = training_lists.past_lists(shop(), 300, size=6, days=150)
     halves = np.array([(q.bought[:3].sum(), q.bought[3:].sum()) for q in made if len(q.bought) == 6])
     assert abs(halves[:, 0].mean() - halves[:, 1].mean()) < 0.2 * halves.mean()
 
 
-def test_nobody_who_came_back():
+def test_nobody_came_back():
     with pytest.raises(ValueError, match="take more days"):
         training_lists.past_lists(receipts((1, 0, "AB"), (2, 5, "C")), 10)

@@ -1,4 +1,4 @@
-"""adapters: files that come back exactly, that peft reads; wrong bases, other kinds and damage are refused by name."""
+"""files: adapters that come back exactly, that peft reads; wrong bases, other kinds and damage are refused by name."""
 
 import copy
 import json
@@ -241,7 +241,7 @@ def test_names_that_are_taken_or_unknown(folder, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_another_shape_is_told_by_its_first_matrix(folder):
+def test_another_shape_is_refused_and_its_first_matrix_named(folder):
     wide = GPT(GPTConfig(vocabulary=61, context=24, layers=2, heads=4, width=48), seed=0)
     with pytest.raises(ValueError, match=r"blocks.0.*lora_A.weight is \(3, 32\) in the file, \(3, 48\) in the model"):
         load_adapter(wide, folder, any_base=True)
@@ -257,7 +257,7 @@ def test_another_shape_is_told_by_its_first_matrix(folder):
 @pytest.mark.parametrize("name", [ADAPTER_WEIGHTS, ADAPTER_CONFIG])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"no {name} in .*adapters.save"):
+    with pytest.raises(FileNotFoundError, match=f"no {name} in .*save_adapter"):
         load_adapter(a_gpt(), folder)
 
 

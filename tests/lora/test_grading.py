@@ -1,4 +1,4 @@
-"""answers: every answer that is written passes in everything, and each planted fault fails exactly what it should."""
+"""grading: every answer that is written passes in everything, and each planted fault fails exactly what it should."""
 
 import pandas as pd
 import pytest

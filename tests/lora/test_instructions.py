@@ -310,7 +310,7 @@ def test_styles_tell_the_same_facts_in_other_words(written):
                 )
 
 
-def test_an_unknown_style_is_told_which_there_are():
+def test_an_unknown_style_is_refused_with_the_styles_that_there_are():
     instruction = instructions.write_instructions(TABLE, 1, LEARNED)[0]
     with pytest.raises(ValueError, match="no style 'rude': give one of terse, warm"):
         instructions.answer(instruction, TABLE, "rude")

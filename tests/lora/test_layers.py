@@ -1,4 +1,4 @@
-"""lora: against peft with the same A and B, numpy, ranks and counts by hand; what is trained, what is given back."""
+"""layers: against peft with the same A and B, numpy, ranks and counts by hand; what is trained, what is unmerged."""
 
 import copy
 
@@ -23,7 +23,6 @@ from recbook.lora.layers import (
     base_fingerprint,
     merge_adapter,
     merge_and_unload,
-    remove_adapter,
     trained_parameters,
     unmerge_adapter,
     use_adapter,
@@ -297,12 +296,11 @@ def test_dropped_inputs_are_made_up_for():
 
 def a_base(model: nn.Module) -> nn.Module:
     plain = copy.deepcopy(model)
-    for name in [*next(iter(adapted_layers(plain).values())).settings]:
-        remove_adapter(plain, name)
+    use_adapter(plain, None)
     return plain
 
 
-# Merged, switched, taken away
+# Merged, switched
 
 
 @everywhere
@@ -347,29 +345,6 @@ def test_none_in_use_is_the_plain_model_and_nothing_moves():
     use_adapter(model, None)
     assert torch.equal(out(model, TOKENS), out(a_gpt(), TOKENS))
     assert changed(before, model) == set()
-
-
-def test_removing_the_last_adapter_gives_back_the_very_layers():
-    model = a_gpt()
-    modules = dict(model.named_modules())
-    filled(filled(model, "one"), "two", LoRAConfig(rank=2, targets=("expand",)), seed=3)
-    use_adapter(model, "one")
-    one = out(model, TOKENS)
-    remove_adapter(model, "two")
-    assert torch.equal(out(model, TOKENS), one)
-    remove_adapter(model, "one")
-    assert {place: id(module) for place, module in model.named_modules()} == {
-        place: id(module) for place, module in modules.items()
-    }
-    assert torch.equal(out(model, TOKENS), out(a_gpt(), TOKENS))
-
-
-def test_removing_the_one_in_use_leaves_none_in_use():
-    model = filled(filled(a_gpt(), "one"), "two", seed=3)
-    remove_adapter(model, "two")
-    assert torch.equal(out(model, TOKENS), out(a_gpt(), TOKENS))
-    use_adapter(model, "one")
-    assert torch.equal(out(model, TOKENS), out(filled(a_gpt(), "one"), TOKENS))
 
 
 # Merged for good
@@ -456,7 +431,7 @@ def test_targets_go_by_the_last_part_of_the_name():
     }
 
 
-def test_an_unknown_target_is_told_what_there_is():
+def test_an_unknown_target_is_refused_with_the_names_that_there_are():
     model = a_gpt()
     modules = [id(module) for module in model.modules()]
     with pytest.raises(ValueError, match="no linear layer is called values; .* contract, expand, output, query_key_"):
@@ -477,7 +452,7 @@ def test_a_name_that_cannot_be_one_is_refused_before_anything_changes(name):
 
 def test_adapters_that_are_not_there_and_those_that_are():
     model = filled(a_gpt(), "terse")
-    for act in (use_adapter, remove_adapter, merge_adapter, merge_and_unload):
+    for act in (use_adapter, merge_adapter, merge_and_unload):
         with pytest.raises(ValueError, match="no adapter 'warm' on this model; it has terse"):
             act(model, "warm")
         with pytest.raises(ValueError, match="it has none"):
@@ -491,7 +466,7 @@ def test_adapters_that_are_not_there_and_those_that_are():
 def test_while_one_is_merged_nothing_else_is_done():
     model = filled(a_gpt(), "terse")
     merge_adapter(model, "terse")
-    for act in (use_adapter, remove_adapter, merge_adapter, merge_and_unload, add_adapter):
+    for act in (use_adapter, merge_adapter, merge_and_unload, add_adapter):
         with pytest.raises(ValueError, match="'terse' .* unmerge"):
             act(model, "other" if act is add_adapter else "terse")
 
@@ -556,8 +531,7 @@ def test_adapters_on_a_quantized_base(scheme):
     model = add_adapter(base(), settings=SMALL)
     assert all(isinstance(layer.base, QuantizedLinear) for layer in adapted_layers(model).values())
     assert torch.equal(out(model, TOKENS), out(base(), TOKENS))
-    remove_adapter(model, "default")
-    filled(model)
+    model = filled(base())
     plain = lively(GPT(shape, seed=0))  # in floats: the dequantized weights and what the adapter adds
     with torch.no_grad():
         for name, module in plain.named_modules():

@@ -1,4 +1,4 @@
-"""primer: what a list says again, counted by hand; sayings against the wordings; nothing that gives an answer away."""
+"""pretraining: the copy task by hand; answer fragments against the wordings; nothing that gives an answer away."""
 
 import re
 from itertools import islice
@@ -17,8 +17,8 @@ from recbook.tokens.vocabulary import Vocabulary
 
 CLEAN = rc.clean(shop.simulate().receipts).receipts
 TABLE = instructions.goods_table(CLEAN, shop.simulate().products)
-LISTS = list(pretraining.copy_task_lists(TABLE, 300))
-SAYINGS = list(pretraining.answer_fragments(TABLE, 300))
+COPY_TASKS = list(pretraining.copy_task_lists(TABLE, 300))
+FRAGMENTS = list(pretraining.answer_fragments(TABLE, 300))
 REQUEST, ANSWER = Control("<|request|>"), Control("<|answer|>")
 
 
@@ -30,7 +30,7 @@ def controls(parts: documents.Document) -> list[Control]:
     return [part for part in parts if isinstance(part, Control)]
 
 
-# Lists
+# The copy task
 
 
 def halves(parts: documents.Document) -> tuple[documents.Document, documents.Document]:
@@ -40,18 +40,18 @@ def halves(parts: documents.Document) -> tuple[documents.Document, documents.Doc
 
 
 def test_a_list_names_goods_as_a_search_does_and_then_the_same_in_order():
-    for parts in LISTS:
+    for parts in COPY_TASKS:
         listing, again = halves(parts)
         codes = products(listing)
         assert products(again) == codes and len(set(codes)) == len(codes)
         assert listing == instructions.found_products(codes, TABLE)
         assert controls(parts) == [Control("<|product|>"), ANSWER]
-    assert {len(products(parts)) for parts in LISTS} == {4, 6, 8, 10, 12}  # two to six, twice
-    assert len({code for parts in LISTS for code in products(parts)}) > len(TABLE) / 2  # of all goods
+    assert {len(products(parts)) for parts in COPY_TASKS} == {4, 6, 8, 10, 12}  # two to six, twice
+    assert len({code for parts in COPY_TASKS for code in products(parts)}) > len(TABLE) / 2  # of all goods
 
 
-def test_every_third_list_tells_the_prices_again_and_the_others_nothing():
-    for place, parts in enumerate(LISTS):
+def test_every_third_list_repeats_the_prices_and_the_others_do_not():
+    for place, parts in enumerate(COPY_TASKS):
         _, again = halves(parts)
         if place % 3 == 0:
             assert again[1::2] == [f": £{TABLE.at[code, 'price']:.2f}." for code in products(again)]
@@ -69,20 +69,20 @@ def test_a_list_by_hand():
         if {*products(parts)} == {"A", "B"}
     }
     text = {"A": " red mug, £1.50;", "B": " blue mug, for the office, £20.00;"}
-    said = {"A": [": £1.50."], "B": [": £20.00."]}
+    again = {"A": [": £1.50."], "B": [": £20.00."]}
     for place, parts in short.items():
         first, second = ("A", "B") if parts[1] == Product("A") else ("B", "A")
         assert parts == [
             *(Control("<|product|>"), Product(first), text[first], Product(second), text[second], ANSWER),
-            *(Product(first), *(said[first] if place % 3 == 0 else [])),
-            *(Product(second), *(said[second] if place % 3 == 0 else [])),
+            *(Product(first), *(again[first] if place % 3 == 0 else [])),
+            *(Product(second), *(again[second] if place % 3 == 0 else [])),
         ]
     assert {(place % 3 == 0, parts[1].code) for place, parts in short.items()} == {
         (with_prices, first) for with_prices in (True, False) for first in "AB"
     }
 
 
-# Sayings
+# Answer fragments
 
 
 def ways(part: str) -> list[tuple[re.Pattern, str, str]]:
@@ -99,19 +99,19 @@ def ways(part: str) -> list[tuple[re.Pattern, str, str]]:
 
 
 def split() -> tuple[list[str], list[documents.Document]]:
-    """Requests, and what the shop says."""
-    asked = [parts for parts in SAYINGS if REQUEST in parts]
-    return [parts[1].removeprefix(" ") for parts in asked], [parts for parts in SAYINGS if REQUEST not in parts]
+    """Requests, and the remarks of the shop."""
+    requests = [parts for parts in FRAGMENTS if REQUEST in parts]
+    return [parts[1].removeprefix(" ") for parts in requests], [parts for parts in FRAGMENTS if REQUEST not in parts]
 
 
-def test_a_saying_is_a_request_or_two_remarks_and_names_no_product():
-    requests, said = split()
-    assert (len(requests), len(said)) == (300, 600)
-    for parts in SAYINGS:
+def test_a_fragment_is_a_request_or_two_remarks_and_names_no_product():
+    requests, remarks = split()
+    assert (len(requests), len(remarks)) == (300, 600)
+    for parts in FRAGMENTS:
         assert not products(parts) and controls(parts) in ([REQUEST], [])
-    assert all(len(parts) == 2 and all(isinstance(text, str) for text in parts) for parts in said)
+    assert all(len(parts) == 2 and all(isinstance(text, str) for text in parts) for parts in remarks)
     names = [name for name in TABLE["name"].unique() if " " in name]
-    assert not [parts for parts in said if any(name in "".join(parts) for name in names)]
+    assert not [parts for parts in remarks if any(name in "".join(parts) for name in names)]
 
 
 def test_requests_are_asked_in_the_ways_that_are_learned_and_in_none_held_out():
@@ -123,14 +123,14 @@ def test_requests_are_asked_in_the_ways_that_are_learned_and_in_none_held_out():
     assert not [request for request in requests if any(way.fullmatch(request) for way, *_ in ways("held_out"))]
     heads = [way.partition("{what}")[0] for way in instructions.wording("held_out").requests]
     phrases = [*heads, *filter(None, instructions.wording("held_out").remarks)]
-    texts = ["".join(part for part in parts if isinstance(part, str)) for parts in SAYINGS]
+    texts = ["".join(part for part in parts if isinstance(part, str)) for parts in FRAGMENTS]
     assert len(phrases) == 8 and not [text for text in texts if any(phrase in text for phrase in phrases)]
 
 
-def test_what_the_shop_says_is_the_end_of_an_answer_in_either_style():
+def test_remarks_are_the_end_of_an_answer_in_either_style():
     made = instructions.write_instructions(TABLE, 300, instructions.wording("learned"))
-    _, said = split()
-    for place, parts in enumerate(said):
+    _, remarks = split()
+    for place, parts in enumerate(remarks):
         instruction, style = made[place // 2], instructions.STYLES[place % 2]
         words = instructions.answer(instruction, TABLE, style)
         for text, whole, code in zip(parts, words[-3::2], (instruction.picks[-1], instruction.close[0]), strict=True):
@@ -141,7 +141,7 @@ def test_what_the_shop_says_is_the_end_of_an_answer_in_either_style():
         assert " Note: " in parts[0] and parts[0].endswith(" Or:")
 
 
-def test_sayings_are_about_the_goods_that_are_given():
+def test_fragments_are_about_the_goods_that_are_given():
     learned, held = instructions.split_goods(TABLE, 0.5)
     prices = {documents.format_pounds(price) for price in learned["price"]}
     stated = {price for parts in pretraining.answer_fragments(learned, 100) for text in parts if isinstance(text, str)
@@ -153,13 +153,13 @@ def test_sayings_are_about_the_goods_that_are_given():
 
 
 def test_no_request_stands_beside_an_answer():
-    assert not [parts for parts in LISTS if REQUEST in parts]
-    for parts in SAYINGS:
+    assert not [parts for parts in COPY_TASKS if REQUEST in parts]
+    for parts in FRAGMENTS:
         if REQUEST in parts:
             assert parts[0] == REQUEST and len(parts) == 2  # and nothing after it
         assert ANSWER not in parts
-    requests, said = split()
-    texts = ["".join(parts) for parts in said]
+    requests, remarks = split()
+    texts = ["".join(parts) for parts in remarks]
     assert not [text for text in texts if any(request in text for request in requests)]
 
 
@@ -170,7 +170,7 @@ def test_the_same_by_the_same_seed(write):
     assert list(islice(write(TABLE, 80, 0), len(first))) == first
 
 
-@pytest.mark.parametrize("documented", [LISTS, SAYINGS], ids=["lists", "sayings"])
+@pytest.mark.parametrize("documented", [COPY_TASKS, FRAGMENTS], ids=["copy task", "fragments"])
 def test_a_small_vocabulary_holds_it_all(documented):
     vocabulary = Vocabulary({bytes([byte]): byte for byte in range(256)}, list(TABLE.index))
     for parts in documented:

@@ -1,4 +1,4 @@
-"""claims: texts written by hand, with every claim and its place; planted falsehoods; and true texts, none flagged."""
+"""The claim checker: texts written by hand, with every claim and its place; corruptions; true texts, none flagged."""
 
 import json
 from collections import Counter
@@ -51,16 +51,16 @@ def purchase(code: str, *dates: str, paid: float = 7.0) -> Purchase:
 COFFEE = Facts(
     MOMENT, "G", NAMES["G"], 8.5, was=10.0, season="January", attributes=ATTRIBUTES["G"],
     purchases=(purchase("E", "2011-03-14", "2011-10-03"), purchase("P", "2011-05-20", paid=31.0)),
-    companions=(CoPurchase("P", NAMES["P"], "pour-over kettle", 14, often=True),
+    co_purchases=(CoPurchase("P", NAMES["P"], "pour-over kettle", 14, often=True),
                 CoPurchase("E", NAMES["E"], "coffee", 6, often=False)),
 )  # fmt: skip
 JUG = Facts(
     MOMENT, "J", NAMES["J"], 4.25, was=3.95, new_since=pd.Timestamp("2011-08-02"), attributes=ATTRIBUTES["J"],
     purchases=(purchase("T", "2011-02-01", "2011-02-20", "2011-09-09"), purchase("S", "2011-06-06")),
-    own=purchase("J", "2010-12-24", paid=3.95), companions=(CoPurchase("T", NAMES["T"], "teapot", 9, often=False),),
+    own=purchase("J", "2010-12-24", paid=3.95), co_purchases=(CoPurchase("T", NAMES["T"], "teapot", 9, often=False),),
 )  # fmt: skip
 
-THE_ISSUE = (
+NARRATIVE = (
     "You've come back to the bright Ethiopian roast twice since March. This Guatemalan is its darker cousin: deep "
     "chocolate, a hint of red berry. £8.50, and shoppers who bought your kettle often take it too."
 )
@@ -78,7 +78,7 @@ def false(text: str, facts: Facts) -> list[tuple[str, str]]:
 
 
 def test_every_claim_of_a_narrative_by_hand():
-    assert told(THE_ISSUE, COFFEE) == [
+    assert told(NARRATIVE, COFFEE) == [
         ("come back", "count", True), ("bright", "attribute", True), ("Ethiopian", "attribute", True),
         ("roast", "attribute", True), ("twice", "count", True), ("March", "date", True),
         ("Guatemalan", "attribute", True), ("darker", "attribute", True),
@@ -103,7 +103,7 @@ def test_every_claim_of_a_narrative_by_hand():
     ],
 )  # fmt: skip
 def test_one_thing_changed_in_it(old, new, caught):
-    text = THE_ISSUE.replace(old, new, 1)
+    text = NARRATIVE.replace(old, new, 1)
     assert [part for part, _ in false(text, COFFEE)] == ([caught] if caught else [])
 
 
@@ -149,7 +149,7 @@ def test_true_in_other_words(text):
         ("Half the price!", ["Half the price"]), ("Everyone loves it.", ["Everyone"]), ("Save €3.", ["€", "3"]),
     ],
 )  # fmt: skip
-def test_falsehoods_in_other_words(text, caught):
+def test_false_claims_in_other_words(text, caught):
     assert [part for part, _ in false(text, COFFEE)] == caught
 
 
@@ -222,11 +222,11 @@ HAND_WRITTEN = json.loads((Path(__file__).parent / "hand_written.json").read_tex
 
 
 def written(by: str, truth: str) -> list[tuple[str, Facts]]:
-    """The texts of one hand, with the names and prices of the facts put into their places."""
+    """The texts of one author, with their slots filled with the names and prices of the facts."""
     found = []
     for text in HAND_WRITTEN[by][truth]:
         facts = {"coffee": COFFEE, "jug": JUG}[text["facts"]]
-        second = facts.companions[0].name if facts is COFFEE else NAMES["S"]
+        second = facts.co_purchases[0].name if facts is COFFEE else NAMES["S"]
         values = {"product": facts.name, "bought": facts.purchases[0].name, "price": format_pounds(facts.price)}
         values |= {"was": format_pounds(facts.was), "with": second, "second": second, "stranger": NAMES["S"]}
         found.append((text["text"].format(**values), facts))
@@ -314,29 +314,29 @@ def test_what_is_new_may_be_called_new():
 # Many texts
 
 SHOP = shop.simulate()
-LEDGER = FactStore(rc.clean(SHOP.receipts).receipts, MOMENT, SHOP.products)
-WHOLE = ClaimChecker(LEDGER)
+FACT_STORE = FactStore(rc.clean(SHOP.receipts).receipts, MOMENT, SHOP.products)
+SHOP_CHECKER = ClaimChecker(FACT_STORE)
 
 
 def true_texts(number: int, seed: int) -> list[tuple[str, Facts]]:
-    _, judged = split_facts(LEDGER, 0.2)
+    _, held_out = split_facts(FACT_STORE, 0.2)
     rng = np.random.default_rng(seed)
-    made = draw_facts(LEDGER, judged, number, seed)
-    return [(document_text(write_template_narrative(f, NARRATIVE_STYLES[rng.integers(2)], rng)), f) for f in made]
+    drawn = draw_facts(FACT_STORE, held_out, number, seed)
+    return [(document_text(write_template_narrative(f, NARRATIVE_STYLES[rng.integers(2)], rng)), f) for f in drawn]
 
 
 def test_of_a_thousand_true_texts_none_is_flagged():
     for text, facts in true_texts(1000, seed=0):
-        assert WHOLE.false(text, facts) == [], text
-        assert any(claim.kind == "price" for claim in WHOLE.claims(text, facts))
+        assert SHOP_CHECKER.false(text, facts) == [], text
+        assert any(claim.kind == "price" for claim in SHOP_CHECKER.claims(text, facts))
 
 
-def test_of_a_thousand_planted_falsehoods_all_are_caught():
+def test_of_a_thousand_corruptions_all_are_caught():
     rng, caught = np.random.default_rng(1), Counter()
     for kind in CORRUPTIONS:
-        planted = ((corrupt(text, f, LEDGER, kind, rng), f) for text, f in true_texts(1000, seed=2))
-        planted = [(text, f) for text, f in planted if text is not None][:130]
-        for text, facts in planted:
-            assert is_caught(text, facts, kind, WHOLE), (kind, text)
+        corrupted = ((corrupt(text, f, FACT_STORE, kind, rng), f) for text, f in true_texts(1000, seed=2))
+        corrupted = [(text, f) for text, f in corrupted if text is not None][:130]
+        for text, facts in corrupted:
+            assert is_caught(text, facts, kind, SHOP_CHECKER), (kind, text)
             caught[kind] += 1
     assert sum(caught.values()) >= 1000 and set(caught) == {*patterns.CLAIM_KINDS, "mixed up"}

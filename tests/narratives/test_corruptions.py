@@ -1,4 +1,4 @@
-"""falsehoods: one thing is changed, nothing else, and it is false by the facts."""
+"""Corruptions: one thing is changed, nothing else, and it is false by the facts."""
 
 import difflib
 
@@ -15,23 +15,23 @@ from recbook.narratives.templates import NARRATIVE_STYLES, document_text, write_
 from recbook.tokens.documents import format_pounds
 
 SHOP = shop.simulate()
-LEDGER = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
-CAST, _ = split_facts(LEDGER, 0.2)
-MADE = draw_facts(LEDGER, CAST, 300, seed=3)
+FACT_STORE = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
+TRAIN, _ = split_facts(FACT_STORE, 0.2)
+FACTS = draw_facts(FACT_STORE, TRAIN, 300, seed=3)
 
 
-def planted(kind: str):
+def corrupted(kind: str):
     rng = np.random.default_rng(4)
-    for place, facts in enumerate(MADE):
+    for place, facts in enumerate(FACTS):
         text = document_text(write_template_narrative(facts, NARRATIVE_STYLES[place % 2], rng))
-        changed = corrupt(text, facts, LEDGER, kind, rng)
+        changed = corrupt(text, facts, FACT_STORE, kind, rng)
         if changed is not None:
             yield text, changed, facts
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_one_place_is_changed(kind):
-    found = list(planted(kind))
+    found = list(corrupted(kind))
     assert len(found) > 100 or kind == "count" and len(found) > 40
     for text, changed, _ in found:
         assert text != changed
@@ -40,24 +40,24 @@ def test_one_place_is_changed(kind):
         assert abs(len(text) - len(changed)) < 120
 
 
-def test_no_true_price_count_or_month_is_planted():
-    for text, changed, facts in planted("price"):
+def test_no_corruption_is_a_true_price_count_or_month():
+    for text, changed, facts in corrupted("price"):
         assert text.count(format_pounds(facts.price)) == changed.count(format_pounds(facts.price)) + 1
-    for _, changed, facts in planted("count"):
-        true = {times_in_words(p.times) for p in facts.bought} | {f"{c.shoppers} " for c in facts.companions}
+    for _, changed, facts in corrupted("count"):
+        true = {times_in_words(p.times) for p in facts.bought} | {f"{c.shoppers} " for c in facts.co_purchases}
         new = [word for word in COUNT_PATTERN.findall(_without_names(changed, facts)) if word not in true]
         assert new
-    for text, changed, facts in planted("date"):
+    for text, changed, facts in corrupted("date"):
         new = [m for m in MONTH_NAMES if changed.count(m) > text.count(m)]
         assert len(new) == 1 and new[0] not in {date.month_name() for p in facts.bought for date in p.dates}
 
 
 def test_a_product_is_replaced_by_one_that_the_facts_do_not_know():
-    for _, changed, facts in planted("product"):
-        known = [facts.name, *(p.name for p in facts.bought), *(c.name for c in facts.companions)]
-        others = [name for name in set(LEDGER.names.values()) - set(known) if name in changed]
+    for _, changed, facts in corrupted("product"):
+        known = [facts.name, *(p.name for p in facts.bought), *(c.name for c in facts.co_purchases)]
+        others = [name for name in set(FACT_STORE.names.values()) - set(known) if name in changed]
         assert any(not any(other in name for name in known) for other in others)
 
 
-def test_praise():
-    assert all(any(word in changed for word in PRAISE_WORDS) for _, changed, _ in planted("other"))
+def test_praise_is_added():
+    assert all(any(word in changed for word in PRAISE_WORDS) for _, changed, _ in corrupted("other"))

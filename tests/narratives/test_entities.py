@@ -1,4 +1,4 @@
-"""mentions: what stands where in a text, by hand, and names found among all names of the shop."""
+"""Entity recognition: what stands where in a text, by hand, and names found among all names of the shop."""
 
 import numpy as np
 import pytest
@@ -53,11 +53,8 @@ def test_parts_of_words_are_no_names(text):
     assert LEXICON.names(text) == []
 
 
-def test_a_name_after_a_mark():
-    assert [LEXICON_text for LEXICON_text in ((n.start, n.end) for n in LEXICON.names("(candle) x/t-light."))] == [
-        (1, 7),
-        (11, 18),
-    ]
+def test_a_name_after_a_punctuation_mark():
+    assert [(n.start, n.end) for n in LEXICON.names("(candle) x/t-light.")] == [(1, 7), (11, 18)]
 
 
 def test_attributes_the_longest_first_and_words_of_names():

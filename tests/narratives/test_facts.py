@@ -1,4 +1,4 @@
-"""facts: what may be said, counted by hand on a few receipts, and again with pandas on the embedded shop."""
+"""The fact store: what may be said, counted by hand on a few receipts, and again with pandas on the embedded shop."""
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ def by_hand() -> FactStore:
 
 
 @pytest.fixture(scope="module")
-def ledger() -> FactStore:
+def fact_store() -> FactStore:
     return FactStore(CLEAN, MOMENT, SHOP.products)
 
 
@@ -49,7 +49,7 @@ def test_a_recommendation_by_hand(by_hand):
     assert (found.name, found.price, found.own) == ("black mug", 6.8, None)
     assert kettle.times == 2 and [f"{date:%d.%m.}" for date in kettle.dates] == ["02.03.", "11.06."]
     assert kettle.paid == 17.0 and kettle.name == "red kettle"
-    assert [(c.code, c.shoppers, c.often) for c in found.companions] == [("A", 6, True)]  # 6 of 9 others
+    assert [(c.code, c.shoppers, c.often) for c in found.co_purchases] == [("A", 6, True)]  # 6 of 9 others
     assert (found.was, found.change, found.percent) == (8.0, -1.2, -15)  # lines older than 90 days
     assert found.season == "October" and found.new_since is None  # 20 invoices of 26
     assert found.attributes == {"colour": ("black",)}
@@ -62,24 +62,23 @@ def test_what_was_bought_before_is_told_by_what_was_paid(by_hand):
     assert [purchase.code for purchase in found.purchases] == ["B"] and found.own in found.bought
 
 
-def test_a_visitor_pays_todays_prices_and_is_not_counted(by_hand):
-    seen = by_hand.visited([(MOMENT, ["A", "A"]), (MOMENT - pd.Timedelta(days=40), ["B"])])
-    found = seen.facts(GUEST, "C", ["A"])
+def test_a_guest_pays_todays_prices_and_is_not_counted(by_hand):
+    with_guest = by_hand.guest([(MOMENT, ["A", "A"]), (MOMENT - pd.Timedelta(days=40), ["B"])])
+    found = with_guest.facts(GUEST, "C", ["A"])
     assert [(p.code, p.times, p.paid) for p in found.purchases] == [("A", 1, 20.0)]
-    assert [(c.code, c.shoppers, c.often) for c in found.companions] == [
-        ("A", 6, True)
-    ]  # 6 of all 10, none of them this
-    assert seen.bought(GUEST) == ["B", "A"] and GUEST in seen and GUEST not in by_hand
-    assert seen.facts(7, "C") == by_hand.facts(7, "C")
-    assert by_hand.visited([]).facts(GUEST, "C").purchases == ()
+    # 6 of all 10, and the guest is none of them.
+    assert [(c.code, c.shoppers, c.often) for c in found.co_purchases] == [("A", 6, True)]
+    assert with_guest.bought(GUEST) == ["B", "A"] and GUEST in with_guest and GUEST not in by_hand
+    assert with_guest.facts(7, "C") == by_hand.facts(7, "C")
+    assert by_hand.guest([]).facts(GUEST, "C").purchases == ()
     with pytest.raises(KeyError):
-        by_hand.visited([(MOMENT, ["nothing"])])
+        by_hand.guest([(MOMENT, ["nothing"])])
 
 
 def test_what_nobody_bought_yet_has_a_name_a_price_and_no_past():
     new = pd.DataFrame({"description": ["GREEN GLASS VASE"], "price": [9.0]}, index=["N"])
-    book = FactStore(BY_HAND, MOMENT, unsold=new)
-    found = book.facts(7, "N", ["B"])
+    store = FactStore(BY_HAND, MOMENT, unsold=new)
+    found = store.facts(7, "N", ["B"])
     assert (found.name, found.price, found.was, found.new_since, found.season) == (
         "green glass vase",
         9.0,
@@ -87,18 +86,18 @@ def test_what_nobody_bought_yet_has_a_name_a_price_and_no_past():
         None,
         None,
     )
-    assert found.companions == () and found.attributes == {"colour": ("green",), "material": ("glass",)}
-    assert book.facts(7, "C") == FactStore(BY_HAND, MOMENT).facts(7, "C")
+    assert found.co_purchases == () and found.attributes == {"colour": ("green",), "material": ("glass",)}
+    assert store.facts(7, "C") == FactStore(BY_HAND, MOMENT).facts(7, "C")
 
 
 def test_others_are_others(by_hand):
-    assert by_hand.facts(7, "A").companions == ()  # nobody else bought the vase
+    assert by_hand.facts(7, "A").co_purchases == ()  # nobody else bought the vase
     few = FactStore(BY_HAND[~BY_HAND["invoice"].isin(["c0", "c1"])], MOMENT).facts(7, "C")
-    assert few.companions == ()  # four others: too few to tell
-    assert by_hand.facts(7, "C").companions[0].kind == ""  # one kettle does not make a kind
+    assert few.co_purchases == ()  # four others: too few to tell
+    assert by_hand.facts(7, "C").co_purchases[0].kind == ""  # one kettle does not make a kind
     seldom = receipts(*((f"x{n}", 400 + n, "2011-05-01", "A", "RED KETTLE", 20.0) for n in range(40)))
-    companion = FactStore(pd.concat([BY_HAND, seldom]), MOMENT).facts(7, "C").companions[0]
-    assert (companion.shoppers, companion.often) == (6, False)  # 6 of 49
+    co_purchase = FactStore(pd.concat([BY_HAND, seldom]), MOMENT).facts(7, "C").co_purchases[0]
+    assert (co_purchase.shoppers, co_purchase.often) == (6, False)  # 6 of 49
 
 
 @pytest.mark.parametrize(("now", "was"), [(7.9, None), (7.76, 8.0), (8.24, 8.0), (8.2, None)])
@@ -111,7 +110,7 @@ def test_reasons_are_taken_in_their_order_and_others_left_out(by_hand):
     assert [p.code for p in by_hand.facts(7, "C", ["B", "A"]).purchases] == ["B"]
     assert [p.code for p in by_hand.facts(7, "C", ["A", "B"]).purchases] == ["A"]
     assert [p.code for p in by_hand.facts(7, "C", among={"A"}).purchases] == ["A"]
-    assert by_hand.facts(7, "C", among={"B"}).companions == ()
+    assert by_hand.facts(7, "C", among={"B"}).co_purchases == ()
 
 
 def test_what_cannot_be_asked(by_hand):
@@ -131,9 +130,9 @@ def test_a_new_product_is_new_and_the_first_of_the_log_are_not():
         ("2", 8, "2011-09-03", "B", "GLASS VASE", 5.0),
         ("3", 8, "2011-05-03", "C", "BLACK MUG", 5.0),
     )
-    book = FactStore(lines, MOMENT)
-    assert f"{book.facts(7, 'B').new_since:%Y-%m}" == "2011-09"
-    assert book.facts(7, "C").new_since is None and book.facts(8, "A").new_since is None
+    store = FactStore(lines, MOMENT)
+    assert f"{store.facts(7, 'B').new_since:%Y-%m}" == "2011-09"
+    assert store.facts(7, "C").new_since is None and store.facts(8, "A").new_since is None
     short = FactStore(lines[1:], MOMENT)
     assert short.facts(8, "B").new_since is not None
 
@@ -146,41 +145,41 @@ def test_the_season_is_one_month_or_none():
     assert FactStore(receipts(*lines[:9]), MOMENT).table.loc["A", "season"] == ""
 
 
-def test_counts_of_the_shop_counted_again(ledger):
+def test_counts_of_the_shop_counted_again(fact_store):
     lines, rng = CLEAN[CLEAN["date"] < MOMENT], np.random.default_rng(0)
     for _ in range(60):
-        customer, code = int(rng.choice(ledger.customers)), str(rng.choice(list(ledger.names)))
-        found, mine = ledger.facts(customer, code), lines[lines["customer"] == customer]
+        customer, code = int(rng.choice(fact_store.customers)), str(rng.choice(list(fact_store.names)))
+        found, mine = fact_store.facts(customer, code), lines[lines["customer"] == customer]
         for purchase in found.bought:
             held = mine[mine["code"] == purchase.code]
             assert purchase.times == held["invoice"].nunique()
             assert (purchase.dates[0], purchase.dates[-1]) == (held["date"].min(), held["date"].max())
         buyers = set(lines.loc[lines["code"] == code, "customer"]) - {customer}
-        for companion in found.companions:
-            known = set(lines.loc[lines["code"] == companion.code, "customer"]) - {customer}
-            assert companion.shoppers == len(buyers & known) >= FEWEST_SHOPPERS
-            assert companion.often == (len(buyers & known) / len(known) >= OFTEN_SHARE)
-            assert companion.code in set(mine["code"])
+        for co_purchase in found.co_purchases:
+            known = set(lines.loc[lines["code"] == co_purchase.code, "customer"]) - {customer}
+            assert co_purchase.shoppers == len(buyers & known) >= FEWEST_SHOPPERS
+            assert co_purchase.often == (len(buyers & known) / len(known) >= OFTEN_SHARE)
+            assert co_purchase.code in set(mine["code"])
         assert found.price == pytest.approx(lines[lines["code"] == code].tail(20)["price"].median())
 
 
-def test_nothing_is_known_from_later_on(ledger):
+def test_nothing_is_known_from_later_on(fact_store):
     later = CLEAN.copy()
     after = later["date"] >= MOMENT
     later.loc[after, ["customer", "price"]] = [99, 1234.5]
     again = FactStore(later, MOMENT, SHOP.products)
-    for customer, code in zip(ledger.customers[:30], list(ledger.names)[:30], strict=True):
-        assert ledger.facts(customer, code) == again.facts(customer, code)
+    for customer, code in zip(fact_store.customers[:30], list(fact_store.names)[:30], strict=True):
+        assert fact_store.facts(customer, code) == again.facts(customer, code)
 
 
-def test_attributes_are_those_of_the_truth(ledger):
+def test_attributes_are_those_of_the_truth(fact_store):
     beans = SHOP.products.index[SHOP.products["group"] == "beans"][0]
     truth = SHOP.products.loc[beans]
-    assert ledger.attributes[beans]["roast"][0] in truth["kind"]
-    assert all(note in truth["name"] for note in ledger.attributes[beans]["notes"])
-    assert ledger.names[beans].startswith(truth["theme"]) and "single-origin" not in ledger.names[beans]
+    assert fact_store.attributes[beans]["roast"][0] in truth["kind"]
+    assert all(note in truth["name"] for note in fact_store.attributes[beans]["notes"])
+    assert fact_store.names[beans].startswith(truth["theme"]) and "single-origin" not in fact_store.names[beans]
     teapot = SHOP.products.index[SHOP.products["kind"] == "teapot"][0]
-    assert ledger.attributes[teapot]["colour"] == (SHOP.products.loc[teapot, "colour"],)
+    assert fact_store.attributes[teapot]["colour"] == (SHOP.products.loc[teapot, "colour"],)
 
 
 def test_attributes_of_other_shops_are_what_descriptions_tell():
@@ -188,16 +187,16 @@ def test_attributes_of_other_shops_are_what_descriptions_tell():
         f"WELCOME HOME{n * '!'}" for n in range(6)
     ]
     lines = [(f"{n}", n, "2011-02-01", f"{n:05}", name, 1.0) for n, name in enumerate(names)]
-    book = FactStore(receipts(*lines), MOMENT)
-    assert book.attributes["00000"] == {"colour": ("red",), "kind": ("vase",), "material": ("glass",)}
-    assert book.attributes["00005"] == {}  # "your home" is where one lives
+    store = FactStore(receipts(*lines), MOMENT)
+    assert store.attributes["00000"] == {"colour": ("red",), "kind": ("vase",), "material": ("glass",)}
+    assert store.attributes["00005"] == {}  # "your home" is where one lives
 
 
-def test_a_history_is_what_was_bought(ledger):
-    customer = ledger.customers[3]
-    history = ledger.history(customer)
+def test_a_history_is_what_was_bought(fact_store):
+    customer = fact_store.customers[3]
+    history = fact_store.history(customer)
     assert [date for date, _ in history] == sorted(date for date, _ in history)
-    assert {code for _, codes in history for code in codes} == set(ledger.bought(customer))
+    assert {code for _, codes in history for code in codes} == set(fact_store.bought(customer))
 
 
 def test_words_for_numbers_and_months():

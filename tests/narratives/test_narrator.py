@@ -1,4 +1,4 @@
-"""narrator: what it tells is true however little it learned; kept and loaded it tells the same."""
+"""The narrator: what it writes is true however little it learned; saved and loaded it writes the same."""
 
 import json
 
@@ -9,24 +9,24 @@ pytest.importorskip("torch")
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
 from recbook.narratives import narrator as narrators
-from recbook.narratives.fact_store import HeldOutSplit, draw_facts
-from recbook.narratives.narrator import GOODS_PER_PLAN, NARRATOR_STYLE, Narrator, NarratorConfig
+from recbook.narratives.fact_store import FactSubset, draw_facts
+from recbook.narratives.narrator import NARRATOR_STYLE, REFERENCE_PRODUCTS, Narrator, NarratorConfig
 from recbook.training import checkpoints
 
 
 @pytest.fixture(scope="module")
 def facts(small_shop):
-    everybody = HeldOutSplit(small_shop.customers, small_shop.ledger.table.index.tolist())
-    return draw_facts(small_shop.ledger, everybody, 6, seed=3)
+    everything = FactSubset(small_shop.customers, small_shop.fact_store.table.index.tolist())
+    return draw_facts(small_shop.fact_store, everything, 6, seed=3)
 
 
-def test_what_is_told_is_true_and_names_product_and_price(small_shop, facts):
+def test_narratives_are_true_and_name_product_and_price(small_shop, facts):
     for told, each in zip(small_shop.narrator.tell(facts, small_shop.checker), facts, strict=True):
         assert each.name in told.text and f"{each.price:.2f}" in told.text
         assert not small_shop.checker.false(told.text, each)
 
 
-def test_kept_and_loaded_it_tells_the_same(small_shop, facts, tmp_path):
+def test_saved_and_loaded_it_writes_the_same(small_shop, facts, tmp_path):
     small_shop.narrator.save(tmp_path)
     again = Narrator.load(tmp_path)
     assert again.tell(facts, small_shop.checker, seed=5) == small_shop.narrator.tell(facts, small_shop.checker, seed=5)
@@ -34,12 +34,12 @@ def test_kept_and_loaded_it_tells_the_same(small_shop, facts, tmp_path):
 
 
 def test_the_adapter_is_merged_and_every_product_has_a_token(small_shop):
-    told = small_shop.narrator
-    assert not [name for name in told.model.state_dict() if "A." in name or "lora" in name]
-    assert set(told.vocabulary.product) == set(small_shop.ledger.table.index)
+    narrator = small_shop.narrator
+    assert not [name for name in narrator.model.state_dict() if "A." in name or "lora" in name]
+    assert set(narrator.vocabulary.product) == set(small_shop.fact_store.table.index)
 
 
-def test_more_goods_are_read_longer(small_shop, monkeypatch):
+def test_a_larger_catalogue_takes_more_steps(small_shop, monkeypatch):
     steps = []
 
     class Stop(Exception):
@@ -50,15 +50,15 @@ def test_more_goods_are_read_longer(small_shop, monkeypatch):
         raise Stop
 
     monkeypatch.setattr(narrators, "train", train)
-    tiny = NarratorConfig(words=700, cards=1, recitals=5, sayings=5, steps=7)
-    for goods in (GOODS_PER_PLAN, len(small_shop.ledger.table) / 3):
-        monkeypatch.setattr(narrators, "GOODS_PER_PLAN", goods)
+    tiny = NarratorConfig(words=700, cards=1, prompts=5, sentences=5, steps=7)
+    for products in (REFERENCE_PRODUCTS, len(small_shop.fact_store.table) / 3):
+        monkeypatch.setattr(narrators, "REFERENCE_PRODUCTS", products)
         with pytest.raises(Stop):
-            Narrator.fit(small_shop.receipts, small_shop.ledger, tiny, progress=False)
+            Narrator.fit(small_shop.receipts, small_shop.fact_store, tiny, progress=False)
     assert steps == [7, 21]
 
 
-def test_what_is_no_narrator_is_named(small_shop, tmp_path):
+def test_a_folder_without_a_whole_narrator_is_refused(small_shop, tmp_path):
     with pytest.raises(ValueError, match="does not hold a narrator"):
         Narrator.load(tmp_path)
     small_shop.narrator.save(tmp_path)

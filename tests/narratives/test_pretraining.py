@@ -1,4 +1,4 @@
-"""recitals: what the storyteller reads, and that it is built once, of a tiny shop."""
+"""Pre-training: the corpus of the narrator's base, and that the base is built once, for a tiny shop."""
 
 import numpy as np
 import pandas as pd
@@ -9,39 +9,39 @@ from recbook.book import workshop
 from recbook.cleaning import receipts as rc
 from recbook.cleaning import shop
 from recbook.gpt.config import GPT_PRESETS
-from recbook.narratives import pretraining as narrative_pretraining
+from recbook.narratives import pretraining
 from recbook.narratives.fact_store import FactStore
 from recbook.narratives.templates import NARRATIVE_STYLES, document_text, expand_choices, sentence_templates
 from recbook.tokens.documents import Control
 from recbook.tokens.files import read_tokens
 
 SHOP = shop.simulate()
-LEDGER = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
+FACT_STORE = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
 
 
 def test_invented_facts_are_about_real_products_and_differ_every_time():
     rng = np.random.default_rng(0)
-    made = [narrative_pretraining.invented_facts(LEDGER, rng) for _ in range(200)]
-    assert all(LEDGER.names[facts.code] == facts.name for facts in made)
+    made = [pretraining.invented_facts(FACT_STORE, rng) for _ in range(200)]
+    assert all(FACT_STORE.names[facts.code] == facts.name for facts in made)
     assert all(facts.code != facts.purchases[0].code for facts in made)
     prices = pd.Series([facts.price for facts in made])
-    true = pd.Series([LEDGER.table.loc[facts.code, "price"] for facts in made])
-    assert abs(np.corrcoef(prices, true)[0, 1]) < 0.2 and prices.nunique() > 150  # nothing to know by heart
+    true = pd.Series([FACT_STORE.table.loc[facts.code, "price"] for facts in made])
+    assert abs(np.corrcoef(prices, true)[0, 1]) < 0.2 and prices.nunique() > 150  # nothing to memorize
     assert all(date < facts.moment for facts in made for date in facts.purchases[0].dates)
 
 
-def test_every_form_is_read_by_the_base():
-    """A word that the base never read could not be spelled by an adapter."""
-    texts = [document_text(document) for document in narrative_pretraining.single_sentences(LEDGER, 3000, seed=0)]
+def test_the_base_reads_every_template():
+    """An adapter cannot write a word that the base never read."""
+    texts = [document_text(document) for document in pretraining.single_sentences(FACT_STORE, 3000, seed=0)]
     heads = {text.split()[0] for text in texts}
-    forms = [form for style in NARRATIVE_STYLES for part in sentence_templates()[style].values() for form in part]
-    first = {way.split()[0] for form in forms for way in expand_choices(form) if not way.startswith("{")}
+    templates = [each for style in NARRATIVE_STYLES for kind in sentence_templates()[style].values() for each in kind]
+    first = {way.split()[0] for each in templates for way in expand_choices(each) if not way.startswith("{")}
     assert {word for word in first if not any(mark in word for mark in "{:")} <= heads
 
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """A few hundred lines, a model of one narrow layer, four steps on ten sheets and five sentences."""
+    """A few hundred lines, a model of one narrow layer, four steps on ten prompts and five sentences."""
     raw = workshop.raw_receipts()
     raw[raw["CustomerID"].isin(raw["CustomerID"].dropna().unique()[:25])].to_csv(tmp_path / "mine.csv", index=False)
     monkeypatch.setenv("RECBOOK_DATA", str(tmp_path / "mine.csv"))
@@ -54,7 +54,7 @@ def tiny(monkeypatch, tmp_path):
         monkeypatch.setattr(workshop, name, value)
 
 
-def test_the_narrator_is_built_once_of_what_it_reads(tiny, capsys):
+def test_the_base_is_built_once_from_its_corpus(tiny, capsys):
     model, metrics = workshop.narrator_base()
     assert [line["step"] for line in metrics] == [2, 4] and not model.training and model.config.context == 48
     capsys.readouterr()
@@ -63,14 +63,14 @@ def test_the_narrator_is_built_once_of_what_it_reads(tiny, capsys):
     [path] = storage.home().rglob("narrator.tokens")
     names, codes = workshop.vocabulary(), workshop.known_receipts()["code"].nunique()
     documents = names.decode(read_tokens(path, names)).split("<|end|>")[:-1]
-    sheets = [document for document in documents if "<|answer|>" in document]
-    assert len(documents) == 2 * codes + 10 + 5 and len(sheets) == 10
-    assert all(document.startswith("<|shopper|>") for document in sheets)
+    prompts = [document for document in documents if "<|answer|>" in document]
+    assert len(documents) == 2 * codes + 10 + 5 and len(prompts) == 10
+    assert all(document.startswith("<|shopper|>") for document in prompts)
 
 
-def test_recitals_end_with_all_that_the_sheet_says():
-    for document in narrative_pretraining.copy_task_prompts(LEDGER, 20, seed=1):
+def test_the_copy_task_repeats_all_that_the_prompt_says():
+    for document in pretraining.copy_task_prompts(FACT_STORE, 20, seed=1):
         place = document.index(Control("<|answer|>"))
-        sheet = "".join(part for part in document[:place] if isinstance(part, str))
-        again = [part for part in document[place:] if isinstance(part, str)]
-        assert sheet.count(",") + sheet.count(";") == len(again)
+        prompt = "".join(part for part in document[:place] if isinstance(part, str))
+        copied = [part for part in document[place:] if isinstance(part, str)]
+        assert prompt.count(",") + prompt.count(";") == len(copied)

@@ -1,4 +1,4 @@
-"""storytelling: what a sheet lists is true, what is told stands on the sheet, and no two texts need be alike."""
+"""Templates: what a fact prompt lists is true, what a text tells stands in the prompt, and texts vary."""
 
 import re
 
@@ -8,7 +8,7 @@ import pytest
 
 from recbook.cleaning import receipts as rc
 from recbook.cleaning import shop
-from recbook.narratives import pretraining as narrative_pretraining
+from recbook.narratives import pretraining
 from recbook.narratives.entities import PLAIN_WORD_PATTERN, word_lists
 from recbook.narratives.fact_store import FactStore, draw_facts, split_facts
 from recbook.narratives.facts import CoPurchase, Facts, Purchase
@@ -29,15 +29,15 @@ from recbook.tokens import documents
 from recbook.tokens.documents import Control, Product
 
 SHOP = shop.simulate()
-LEDGER = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
-LEARNED, JUDGED = split_facts(LEDGER, 0.2, seed=0)
+FACT_STORE = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
+TRAIN, HELD_OUT = split_facts(FACT_STORE, 0.2, seed=0)
 FACTS = Facts(
     pd.Timestamp("2011-11-09"), "G", "Guatemala dark roast", 8.5, was=10.0, season="January",
     attributes={"roast": ("dark roast",), "notes": ("deep chocolate", "red berry"), "occasion": ("office",),
                 "theme": ("x",)},
     purchases=(Purchase("E", "Kenya light roast", (pd.Timestamp("2011-03-01"), pd.Timestamp("2011-10-01")), 7.0,
                         {"roast": ("light roast",), "theme": ("x",)}),),
-    companions=(CoPurchase("P", "steel kettle", "kettle", 14, True),),
+    co_purchases=(CoPurchase("P", "steel kettle", "kettle", 14, True),),
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def spelled(document: documents.Document) -> str:
     )
 
 
-def test_a_sheet_by_hand():
+def test_a_fact_prompt_by_hand():
     assert spelled(fact_prompt(FACTS)) == (
         "<<|shopper|>><E> Kenya light roast: twice since March, last in October;"
         "<<|product|>><G> Guatemala dark roast: £8.50, for the office, deep chocolate, red berry, darker, was £10.00, "
@@ -57,7 +57,7 @@ def test_a_sheet_by_hand():
     )
 
 
-def test_words_of_a_rise_and_of_one_purchase():
+def test_slots_of_a_rise_and_of_one_purchase():
     import dataclasses
 
     rise = dataclasses.replace(
@@ -69,25 +69,25 @@ def test_words_of_a_rise_and_of_one_purchase():
     )
 
 
-def test_all_ways_to_say_a_form():
+def test_all_variants_of_a_template():
     assert expand_choices("a [b|c] d[!|]") == ("a b d!", "a b d", "a c d!", "a c d")
 
 
 @pytest.mark.parametrize("style", NARRATIVE_STYLES)
-def test_what_is_told_stands_on_the_sheet(style):
+def test_what_is_told_stands_in_the_prompt(style):
     rng = np.random.default_rng(0)
-    for facts in draw_facts(LEDGER, LEARNED, 150, seed=1):
-        sheet, text = spelled(fact_prompt(facts)), spelled(write_template_narrative(facts, style, rng))
+    for facts in draw_facts(FACT_STORE, TRAIN, 150, seed=1):
+        prompt, text = spelled(fact_prompt(facts)), spelled(write_template_narrative(facts, style, rng))
         for number in re.findall(r"£[\d.]+|\d+(?=%)|(?<= )\d+(?= (?:other )?shoppers)", text):
-            assert number.rstrip(".") in sheet
+            assert number.rstrip(".") in prompt
         for code in re.findall(r"<(\w+)>", text):
-            assert f"<{code}>" in sheet
+            assert f"<{code}>" in prompt
         assert document_text(write_template_narrative(facts, style, rng))[0].isupper() or "£" in text
 
 
 def test_narratives_name_the_product_and_its_price_once():
     rng = np.random.default_rng(1)
-    for place, facts in enumerate(draw_facts(LEDGER, JUDGED, 200, seed=2)):
+    for place, facts in enumerate(draw_facts(FACT_STORE, HELD_OUT, 200, seed=2)):
         document = write_template_narrative(facts, NARRATIVE_STYLES[place % 2], rng)
         assert [part.code for part in document if isinstance(part, Product)].count(facts.code) == 1
         text = document_text(document)
@@ -99,7 +99,7 @@ def test_narratives_name_the_product_and_its_price_once():
         )
 
 
-def test_one_sheet_many_texts():
+def test_one_prompt_has_many_texts():
     texts = {
         document_text(write_template_narrative(FACTS, style, np.random.default_rng(n)))
         for n in range(200)
@@ -108,58 +108,58 @@ def test_one_sheet_many_texts():
     assert len(texts) > 200
 
 
-def test_who_is_held_out_is_not_learned_from():
-    assert not set(LEARNED.shoppers) & set(JUDGED.shoppers) and not set(LEARNED.products) & set(JUDGED.products)
-    assert sorted(LEARNED.shoppers + JUDGED.shoppers) == LEDGER.customers
-    assert abs(len(JUDGED.shoppers) / len(LEDGER.customers) - 0.2) < 0.01
-    for facts in draw_facts(LEDGER, LEARNED, 300, seed=5):
-        named = {facts.code, *(p.code for p in facts.bought), *(c.code for c in facts.companions)}
-        assert named <= set(LEARNED.products)
+def test_train_and_held_out_do_not_overlap():
+    assert not set(TRAIN.shoppers) & set(HELD_OUT.shoppers) and not set(TRAIN.products) & set(HELD_OUT.products)
+    assert sorted(TRAIN.shoppers + HELD_OUT.shoppers) == FACT_STORE.customers
+    assert abs(len(HELD_OUT.shoppers) / len(FACT_STORE.customers) - 0.2) < 0.01
+    for facts in draw_facts(FACT_STORE, TRAIN, 300, seed=5):
+        named = {facts.code, *(p.code for p in facts.bought), *(c.code for c in facts.co_purchases)}
+        assert named <= set(TRAIN.products)
 
 
-def test_every_form_can_be_filled_and_every_place_is_known():
+def test_every_template_can_be_filled_and_every_slot_is_known():
     known = set(slot_choices(FACTS)) | set(slot_products(FACTS))
     known |= {"in", "new", "rose", "own_times", "own_since", "own_in"}
     for style in NARRATIVE_STYLES:
         assert set(sentence_templates()[style]) == set(SENTENCE_KINDS)
-        for forms in sentence_templates()[style].values():
-            assert all(set(SLOT_PATTERN.findall(form)) <= known for form in forms)
+        for templates in sentence_templates()[style].values():
+            assert all(set(SLOT_PATTERN.findall(template)) <= known for template in templates)
 
 
-def test_the_words_of_the_forms_are_plain_or_known_to_the_checker():
-    """A form whose own words were claims would be flagged whatever the facts are."""
+def test_the_words_of_the_templates_are_plain_or_known_to_the_checker():
+    """A template whose own words were claims would be flagged whatever the facts are."""
     plain = set(word_lists()["plain"])
     for style in NARRATIVE_STYLES:
-        for form in (form for forms in sentence_templates()[style].values() for form in forms):
-            words = {word.lower() for word in PLAIN_WORD_PATTERN.findall(SLOT_PATTERN.sub(" ", form))}
+        for template in (each for templates in sentence_templates()[style].values() for each in templates):
+            words = {word.lower() for word in PLAIN_WORD_PATTERN.findall(SLOT_PATTERN.sub(" ", template))}
             assert words - plain <= {"you've"}, words - plain
 
 
-def test_recitals_say_the_sheet_again_and_nothing_else():
-    for document in narrative_pretraining.copy_task_prompts(LEDGER, 40, seed=3):
+def test_the_copy_task_repeats_the_prompt_and_nothing_else():
+    for document in pretraining.copy_task_prompts(FACT_STORE, 40, seed=3):
         place = document.index(Control("<|answer|>"))
-        sheet, again = spelled(document[:place]), document[place + 1 :]
+        prompt, copied = spelled(document[:place]), document[place + 1 :]
         words = [
-            part.split(LEDGER.names[code.code])[-1].strip(" :.")
-            for code, part in zip(again[::2], again[1::2], strict=True)
+            part.split(FACT_STORE.names[code.code])[-1].strip(" :.")
+            for code, part in zip(copied[::2], copied[1::2], strict=True)
         ]
-        assert words and all(word in sheet for word in words)
+        assert words and all(word in prompt for word in words)
 
 
-def test_sayings_name_only_what_they_may():
-    among = list(LEDGER.names)[:7]
-    others = [name for code, name in LEDGER.names.items() if code not in among]
-    for document in narrative_pretraining.single_sentences(LEDGER, 60, seed=5, among=among):
+def test_single_sentences_name_only_products_of_the_subset():
+    among = list(FACT_STORE.names)[:7]
+    others = [name for code, name in FACT_STORE.names.items() if code not in among]
+    for document in pretraining.single_sentences(FACT_STORE, 60, seed=5, among=among):
         assert {part.code for part in document if isinstance(part, documents.Product)} <= set(among)
         text = " ".join(part for part in document if isinstance(part, str))
         assert not [name for name in others if name in text]
 
 
-def test_sayings_have_no_sheet():
-    for document in narrative_pretraining.single_sentences(LEDGER, 40, seed=4):
+def test_single_sentences_have_no_prompt():
+    for document in pretraining.single_sentences(FACT_STORE, 40, seed=4):
         assert not any(isinstance(part, Control) for part in document)
 
 
-def test_styles_that_are_not_there():
+def test_an_unknown_style_is_refused():
     with pytest.raises(ValueError, match="no style 'gruff'"):
         write_template_narrative(FACTS, "gruff", np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""quality: variety, ease and style by hand, and BLEU against a second way to compute it."""
+"""Text metrics: variety, ease and style by hand, and BLEU against a second way to compute it."""
 
 from collections import Counter
 from itertools import pairwise

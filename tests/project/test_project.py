@@ -1,22 +1,22 @@
-"""The project as a whole: what is installed and locked, what imports what, what a stranger would trip over."""
+"""The project as a whole: what is installed, what imports what, what a stranger would trip over."""
 
 import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution
+from collections import defaultdict
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 import build_book
+from recbook.baselines import results as results_files
 from recbook.baselines.results import describe_data
 from recbook.cleaning import shop
 
@@ -24,19 +24,6 @@ ROOT = Path(build_book.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULES = sorted((ROOT / "recbook").rglob("*.py"))
 
-# Ground floor first, as DESIGN has it; a part of a subject stands before the module that gives it to the reader.
-ORDER = """
-    assortment mess response shop columns sources receipts records metrics intervals evaluation page baselines
-    embeddings search queries index_files scale tokens documents token_files losses sizes quantization stores quantized
-    gpt devices recipe checkpoints progress tracking training sampling generation
-    instructions primer pairs answers lora adapters
-    facts mentions ledger cues clauses claims
-    histories clues knowledge asking basket_model sentences baskets
-    reranking variety cold_start candidates signals learned prompts practice listwise causal_lm endpoint
-    storytelling recitals falsehoods phrasing narratives quality labels distillation
-    artifacts narrator stages shelf recommender_files recommender
-    prices spoken conversation workshop scoring recommending doctor cli
-""".split()
 HEAVY = {"torch", "faiss", "sklearn", "pandas", "numpy", "scipy", "matplotlib", "sentence_transformers", "transformers"}
 
 
@@ -67,48 +54,6 @@ def parsed(*folders: str) -> dict[Path, ast.Module]:
 
 
 # ---- installing ----------------------------------------------------------------------------------------------------
-
-
-def locked() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if not line.startswith("#"))
-
-
-def test_the_lock_pins_every_package_to_one_plain_version():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines[1:] if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)] == []
-    assert len(locked()) == len(lines) - 1
-    assert locked()["torch"] == "2.13.0"
-
-
-def test_the_lock_covers_all_that_the_book_and_its_tests_install():
-    """As this interpreter on this system would install them; on Linux, that is what the lock promises.
-
-    Other systems add platform packages of their own (colorama on Windows), unlocked: the head of the lock says so.
-    """
-    wanted, seen = [("recbook", frozenset({"test"}))], set()
-    while wanted:
-        name, extras = wanted.pop()
-        if (name, extras) in seen:
-            continue
-        seen.add((name, extras))
-        try:
-            requires = distribution(name).requires or []
-        except PackageNotFoundError:
-            pytest.fail(f"{name} is required and not installed: install recbook[test]")
-        for requirement in map(Requirement, requires):
-            holds = [not requirement.marker or requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}]
-            if any(holds):
-                wanted.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
-    assert len(seen) > 100
-    assert sorted({name for name, _ in seen} - {"recbook"} - set(locked())) == []
-
-
-def test_the_lock_is_within_the_ranges_of_the_project():
-    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
-    for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
-        if requirement.name != "recbook":
-            assert requirement.specifier.contains(locked()[canonicalize_name(requirement.name)]), requirement
 
 
 def test_environment_yml_asks_for_what_the_project_asks_for():
@@ -188,28 +133,42 @@ def test_figures_of_another_shop_or_of_no_commit_are_seen(embedded):
 def test_benchmark_says_how_it_is_used_and_make_bench_runs_it(script):
     done = subprocess.run([sys.executable, str(script), "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr[-2000:]
-    commands = [line.split(f"benchmarks/{script.name}")[1] for line in bench() if f"benchmarks/{script.name}" in line]
-    assert commands, "make bench does not run it"
+    ours = [command.split() for _, command in build_book.plan() if f"benchmarks/{script.name}" in command]
+    assert ours, "make bench does not run it"
     if parts := re.search(r"^  \{([\w,-]+)\}$", done.stdout, re.MULTILINE):  # the script does one of several things
-        assert {command.split()[0] for command in commands} <= set(parts[1].split(","))
-
-
-def bench(*arguments: str) -> list[str]:
-    """The commands that `make bench` would run, without its check of the interpreter."""
-    done = subprocess.run(
-        ["make", "-C", str(ROOT), "-n", "bench", *arguments], capture_output=True, text=True, check=True
-    )
-    return [line for line in done.stdout.splitlines() if "benchmarks/" in line or "recbook score" in line]
+        assert {words[2] for words in ours} <= set(parts[1].split(","))
 
 
 def test_make_bench_measures_every_figure_on_record_and_takes_other_receipts():
-    said = "\n".join(bench("REAL=data.csv.gz"))
-    assert "online-retail" not in said and "score --data data.csv.gz" in said
-    usual = "\n".join(bench())
+    commands = dict(build_book.plan())
     for name, results in RESULTS.items():
-        script, _, options = results["command"].partition(" --")
-        cut = options.partition("--cut ")[2]
-        assert name == "chapters" or (script in usual and cut in usual), results["command"]
+        if name != "chapters":
+            script, _, options = results["command"].partition(" --")
+            cut = options.partition("--cut ")[2]
+            assert script in commands[name] and cut in commands[name], results["command"]
+    assert all("online-retail" not in command for _, command in build_book.plan("my till.csv"))
+    assert any("--data 'my till.csv'" in command for _, command in build_book.plan("my till.csv"))
+
+
+def test_a_figure_is_stale_when_its_code_or_its_data_is_another(monkeypatch):
+    name, command = "tokens_online-retail", "python benchmarks/tokens.py --data online-retail"
+    sound = {"code": results_files.code_behind(command)}
+    sound["data"] = {"name": "Online Retail", "sha256": results_files.ONLINE_RETAIL_SHA256}
+    kept = dict(sound)
+    monkeypatch.setattr(results_files, "load_results", lambda name: kept)
+    assert build_book.why_stale(name, command) == ""
+    kept["code"] = "0" * 64
+    assert "code" in build_book.why_stale(name, command)
+    kept |= sound | {"data": {"name": "Online Retail", "sha256": "0" * 64}}
+    assert "data" in build_book.why_stale(name, command)
+    del kept["code"]
+    assert build_book.why_stale(name, command) and "not yet" in build_book.why_stale("nothing", command)
+
+
+def test_the_code_behind_a_figure_is_the_script_and_what_it_imports():
+    behind = results_files.code_behind
+    assert behind("python benchmarks/tokens.py --data embedded") == behind("python benchmarks/tokens.py --data x.csv")
+    assert behind("python benchmarks/tokens.py") != behind("python benchmarks/search.py") != behind("recbook score")
 
 
 # ---- the package ---------------------------------------------------------------------------------------------------
@@ -242,32 +201,53 @@ def test_every_public_thing_has_a_docstring(path):
     assert [node.name for node in public if not ast.get_docstring(node)] == []
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of the package that a file imports, wherever in it the import stands.
+def test_a_room_imports_only_from_those_below_it():
+    """import-linter holds the order that pyproject.toml states; it sees imports in functions and for type checkers."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
-    What is imported for a type checker alone is never run, and so is no import.
-    """
-    found, tree = set(), ast.parse(path.read_text(encoding="utf-8"))
-    typed = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    never = {id(inner) for node in typed for inner in ast.walk(node)}
-    for node in ast.walk(tree):
-        if id(node) in never:
+
+def test_an_import_from_above_is_seen(tmp_path):
+    shutil.copytree(ROOT / "recbook", tmp_path / "recbook", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "recbook" / "storage.py").open("a") as file:
+        file.write("\nif TYPE_CHECKING:\n    from recbook.cleaning import receipts\n")
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "recbook.storage is not allowed to import recbook.cleaning" in done.stdout
+
+
+def test_nothing_is_dead():
+    """No function that no chapter, room, benchmark or command uses; pyproject.toml says what is used by others."""
+    done = subprocess.run([sys.executable, "-m", "vulture"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_public_name_stands_for_one_thing():
+    """Functions, classes and constants that other modules may import: none is defined in two modules."""
+    found = defaultdict(set)
+    for path in MODULES:
+        if "exercises" in path.parts:
             continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("recbook.")}
-        elif isinstance(node, ast.ImportFrom) and node.module == "recbook":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("recbook."):
-            found.add(node.module.split(".")[1])
-    return found
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            parts = [part for target in targets if target for part in ast.walk(target)]
+            names = [part.id for part in parts if isinstance(part, ast.Name)]
+            names += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            for name in names:
+                found[name].add(path)
+    assert {name: paths for name, paths in found.items() if len(paths) > 1 and name[0] != "_"} == {}
 
 
-def test_a_module_imports_only_from_those_above_it():
-    flat = [path for path in MODULES if path.parent.name == "recbook" and path.stem != "__init__"]
-    assert {path.stem for path in flat} - set(ORDER) == set(), "give the new module its place in ORDER"
-    for path in flat:
-        below = [name for name in imported(path) & set(ORDER) if ORDER.index(name) >= ORDER.index(path.stem)]
-        assert below == [], f"{path.name} imports from below it"
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in (ROOT / "recbook").glob("*/__init__.py")))
+def test_a_room_holds_no_code_of_its_own_and_says_in_which_order_to_read_it(room):
+    folder = ROOT / "recbook" / room
+    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+    assert len(tree.body) == 1, "a room's __init__ is its docstring, nothing else"
+    missing = [path.stem for path in folder.glob("[a-z]*.py") if f"`{path.stem}`" not in ast.get_docstring(tree)]
+    assert missing == [], "the room's __init__ does not say where to read them"
 
 
 def test_chapters_import_neither_tests_nor_benchmarks():

@@ -1,4 +1,4 @@
-"""quantization: codes and levels are bitsandbytes', errors are within the bounds, sizes are right to the byte."""
+"""formats: codes and levels are bitsandbytes', errors are within the bounds, sizes are right to the byte."""
 
 import numpy as np
 import pytest

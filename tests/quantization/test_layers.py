@@ -1,7 +1,8 @@
-"""quantized: layers in few bits give what their dequantized weights give, in every module, and come back from disk."""
+"""weights, layers: quantized layers give what their dequantized weights give, in any module and from disk."""
 
 import copy
 import json
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from recbook import storage
 from recbook.baskets import model as basket_model
 from recbook.baskets.model import BASKET_GPT_CONFIG, BasketGPT
 from recbook.baskets.network import BasketGPTConfig
@@ -65,24 +67,24 @@ def small(model: GPT, scheme: str) -> GPT:
     return quantize(copy.deepcopy(model), scheme)
 
 
-# Stores
+# Quantized weights
 
 
 @everywhere
 @pytest.mark.parametrize("shape", [(48, 64), (37, 50), (5, 7), (130, 96)])
 @pytest.mark.parametrize("part", [2**20, 200, 1])
-def test_a_store_gives_what_its_weights_give(scheme, shape, part, monkeypatch):
+def test_a_quantized_weight_gives_what_its_dequantized_weight_gives(scheme, shape, part, monkeypatch):
     monkeypatch.setattr(quantized_weights, "MOST_NUMBERS_AT_ONCE", part)  # as if the weight were large
     monkeypatch.setattr(quantized_weights, "FEW_ROWS", 0)
-    store = WEIGHT_CLASSES[scheme].of(drawn(*shape, scale=0.02))
-    weight = store.dequantized()
+    quantized = WEIGHT_CLASSES[scheme].of(drawn(*shape, scale=0.02))
+    weight = quantized.dequantized()
     assert weight.shape == shape and weight.dtype == torch.float32
     x, tokens = drawn(2, 3, shape[1], seed=1), torch.tensor([[0, shape[0] - 1], [3, 3]])
-    torch.testing.assert_close(store.linear(x), F.linear(x, weight))
-    assert torch.equal(store.rows(tokens), F.embedding(tokens, weight))
+    torch.testing.assert_close(quantized.linear(x), F.linear(x, weight))
+    assert torch.equal(quantized.rows(tokens), F.embedding(tokens, weight))
 
 
-def test_the_stores_hold_what_quantization_gives():
+def test_quantized_weights_hold_the_codes_of_their_format():
     weight = drawn(40, 50, scale=0.02)
     packed, absmax = formats.nf4(weight)
     again = formats.from_double_quantized(*formats.double_quantize(absmax))
@@ -97,11 +99,11 @@ def test_the_stores_hold_what_quantization_gives():
 
 @everywhere
 def test_the_gradient_is_that_of_the_dequantized_weight(scheme):
-    store = WEIGHT_CLASSES[scheme].of(drawn(24, 32))
+    quantized = WEIGHT_CLASSES[scheme].of(drawn(24, 32))
     x = drawn(3, 32, seed=1).double().requires_grad_()
-    assert torch.autograd.gradcheck(store.linear, x)
-    weight, outer = store.dequantized().double(), drawn(3, 24, seed=2).double()
-    ours, theirs = (torch.autograd.grad(y, x, outer)[0] for y in (store.linear(x), F.linear(x, weight)))
+    assert torch.autograd.gradcheck(quantized.linear, x)
+    weight, outer = quantized.dequantized().double(), drawn(3, 24, seed=2).double()
+    ours, theirs = (torch.autograd.grad(y, x, outer)[0] for y in (quantized.linear(x), F.linear(x, weight)))
     torch.testing.assert_close(ours, theirs)
 
 
@@ -130,16 +132,16 @@ def test_under_autocast_values_and_gradients_are_within_bfloat16_rounding(scheme
     torch.testing.assert_close(ours, theirs, atol=0.1, rtol=0.05)
 
 
-# Straight from the codes
+# The int8 kernel
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 16, 64])
 @pytest.mark.parametrize("shape", [(65, 16), (1, 48), (384, 128), (7, 512)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_int8_codes_multiply_within_bfloat16_rounding(rows, shape, dtype):
-    store, x = Int8Weight.of(drawn(*shape)), drawn(rows, 3, shape[1], seed=1).to(dtype)[:, 1]
-    y = store.linear(x)
-    weight = store.dequantized()
+    quantized, x = Int8Weight.of(drawn(*shape)), drawn(rows, 3, shape[1], seed=1).to(dtype)[:, 1]
+    y = quantized.linear(x)
+    weight = quantized.dequantized()
     rounding = 4 * 2**-9 * F.linear(x.float().abs(), weight.abs())  # of x, scales, the sum, and their product
     assert y.dtype == dtype and ((y.float() - F.linear(x.float(), weight)).abs() <= rounding + 1e-6).all()
 
@@ -148,19 +150,19 @@ def test_int8_codes_multiply_within_bfloat16_rounding(rows, shape, dtype):
 def test_the_fast_product_is_for_few_rows_of_a_fitting_width_without_a_gradient(monkeypatch):
     calls, kernel = [], torch._weight_int8pack_mm
     monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda *given: calls.append(given) or kernel(*given))
-    store, narrow = Int8Weight.of(drawn(8, 64)), Int8Weight.of(drawn(8, 40))
-    store.linear(drawn(FEW_ROWS, 64))
+    quantized, narrow = Int8Weight.of(drawn(8, 64)), Int8Weight.of(drawn(8, 40))
+    quantized.linear(drawn(FEW_ROWS, 64))
     assert len(calls) == 1
     for other in (drawn(FEW_ROWS + 1, 64), drawn(0, 64), drawn(2, 64).double(), drawn(2, 64).requires_grad_()):
-        assert torch.equal(store.linear(other), F.linear(other, store.dequantized().to(other.dtype)))
+        assert torch.equal(quantized.linear(other), F.linear(other, quantized.dequantized().to(other.dtype)))
     narrow.linear(drawn(2, 40))
     assert len(calls) == 1
 
 
 def test_without_the_kernel_the_weights_are_made(monkeypatch):
     monkeypatch.delattr(torch, "_weight_int8pack_mm", raising=False)  # as in other releases, and on other devices
-    store, x = Int8Weight.of(drawn(8, 64)), drawn(2, 64)
-    torch.testing.assert_close(store.linear(x), F.linear(x, store.dequantized()))
+    quantized, x = Int8Weight.of(drawn(8, 64)), drawn(2, 64)
+    torch.testing.assert_close(quantized.linear(x), F.linear(x, quantized.dequantized()))
 
 
 # Layers and models
@@ -183,7 +185,7 @@ def test_layers_stand_in_for_torchs(scheme):
     assert 0 < error < (0.01 if scheme == "int8" else 0.17)
 
 
-class Shelf(nn.Module):
+class Network(nn.Module):
     """A module of its own: a table, a tied head, a layer used twice, some that are left as they are."""
 
     def __init__(self):
@@ -203,15 +205,15 @@ class Shelf(nn.Module):
 @everywhere
 def test_any_module_is_quantized_in_place_and_keeps_what_it_shares(scheme):
     torch.manual_seed(0)
-    shelf = Shelf().eval()
-    before = [y.detach() for y in shelf(torch.arange(200))]
-    assert quantize(shelf, scheme) is shelf
+    network = Network().eval()
+    before = [y.detach() for y in network(torch.arange(200))]
+    assert quantize(network, scheme) is network
     named = {"table", "head", "layers.first"}
-    assert quantized_schemes(shelf) == dict.fromkeys(named, scheme)
-    assert shelf.again is shelf.layers.first and shelf.head.store is shelf.table.store
-    assert isinstance(shelf.clipped, nn.Embedding) and type(shelf.layers.small) is nn.Linear
-    assert not any(module.training for module in shelf.modules())
-    for old, new in zip(before, shelf(torch.arange(200)), strict=True):
+    assert quantized_schemes(network) == dict.fromkeys(named, scheme)
+    assert network.again is network.layers.first and network.head.quantized_weight is network.table.quantized_weight
+    assert isinstance(network.clipped, nn.Embedding) and type(network.layers.small) is nn.Linear
+    assert not any(module.training for module in network.modules())
+    for old, new in zip(before, network(torch.arange(200)), strict=True):
         assert (new - old).square().mean() < (0.001 if scheme == "int8" else 0.1) * old.square().mean()
 
 
@@ -272,7 +274,8 @@ def test_buffers_take_the_bytes_that_the_formula_says(model, scheme):
     few = small(model, scheme)
     for name in quantized_schemes(few):
         layer = few.get_submodule(name)
-        assert sum(buffer.nbytes for buffer in layer.buffers()) == formats.weight_bytes(*layer.store.shape, scheme)
+        expected = formats.weight_bytes(*layer.quantized_weight.shape, scheme)
+        assert sum(buffer.nbytes for buffer in layer.buffers()) == expected
 
 
 def test_what_cannot_be_quantized_is_refused_and_left_alone(model):
@@ -337,7 +340,7 @@ def test_the_file_is_as_large_as_the_arithmetic_says(model, scheme, tmp_path):
     few = small(model, scheme)
     path = checkpoints.save_gpt(few, tmp_path)
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
-    layers = [few.get_submodule(name).store.shape for name in quantized_schemes(few)]
+    layers = [few.get_submodule(name).quantized_weight.shape for name in quantized_schemes(few)]
     codes = sum(formats.weight_bytes(*shape, scheme) for shape in layers)
     rest = sum(4 * parameter.numel() for parameter in few.parameters())
     assert path.stat().st_size - header == codes + rest
@@ -373,7 +376,7 @@ def test_a_write_that_fails_leaves_the_model_that_was_there(model, tmp_path, mon
     def full(*given):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoints, "_force_to_disk", full)
+    monkeypatch.setattr(storage, "force_to_disk", full)
     with pytest.raises(OSError, match="no space"):
         checkpoints.save_gpt(small(model, "nf4"), tmp_path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -404,13 +407,12 @@ def test_a_header_that_says_something_else_is_an_error_that_names_the_file(model
 def test_codes_of_another_type_are_refused(model, tmp_path):
     path = checkpoints.save_gpt(small(model, "int8"), tmp_path)
     with safe_open(path, framework="pt") as file:
-        about = file.metadata()
+        metadata = file.metadata()
     weights = load_file(path)
-    weights["blocks.0.expand.store.codes"] = weights["blocks.0.expand.store.codes"].view(torch.uint8)
-    save_file(weights, path, about)
-    with pytest.raises(
-        ValueError, match=r"blocks\.0\.expand\.store\.codes is .*uint8 in the file, .*int8 in the model"
-    ):
+    name = "blocks.0.expand.quantized_weight.codes"
+    weights[name] = weights[name].view(torch.uint8)
+    save_file(weights, path, metadata)
+    with pytest.raises(ValueError, match=f"{re.escape(name)} is .*uint8 in the file, .*int8 in the model"):
         checkpoints.load_gpt(tmp_path)
 
 
@@ -489,12 +491,12 @@ def test_a_basket_gpt_is_saved_quantized_and_recommends_the_same(baskets_gpt, sc
 
 def test_a_basket_gpt_whose_schemes_are_wrong_is_refused(baskets_gpt, tmp_path):
     baskets_gpt.save(tmp_path)
-    words = json.loads((tmp_path / BASKET_GPT_CONFIG).read_text())
-    (tmp_path / BASKET_GPT_CONFIG).write_text(json.dumps(words | {"quantized": {"gpt.nothing": "int8"}}))
+    config = json.loads((tmp_path / BASKET_GPT_CONFIG).read_text())
+    (tmp_path / BASKET_GPT_CONFIG).write_text(json.dumps(config | {"quantized": {"gpt.nothing": "int8"}}))
     with pytest.raises(ValueError, match="gpt.nothing"):
         BasketGPT.load(tmp_path)
-    del words["quantized"]  # as before there were any
-    (tmp_path / BASKET_GPT_CONFIG).write_text(json.dumps(words))
+    del config["quantized"]  # as before there were any
+    (tmp_path / BASKET_GPT_CONFIG).write_text(json.dumps(config))
     assert quantized_schemes(BasketGPT.load(tmp_path).network) == {}
 
 

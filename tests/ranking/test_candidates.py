@@ -1,4 +1,4 @@
-"""candidates: lists by loops over receipts, a merge and recall by hand; a counter that answers as a split does."""
+"""Candidates: channels by loops over receipts, interleaving and recall by hand, online requests like offline ones."""
 
 import zlib
 
@@ -13,13 +13,13 @@ from recbook.baskets import model as basket_model
 from recbook.baskets.model import BasketGPT, scores_at_cut
 from recbook.baskets.network import BasketGPTConfig
 from recbook.ranking.candidates import (
+    CO_PURCHASE_CHANNEL,
     GPT_CHANNEL,
     HISTORY_CHANNEL,
-    LATELY,
     POPULAR_CHANNEL,
+    POPULARITY_DAYS,
     PROFILE_CHANNEL,
     QUERY_CHANNEL,
-    TOGETHER_CHANNEL,
     Snapshot,
     candidate_recall,
     interleave,
@@ -31,7 +31,7 @@ COLOURS, THINGS = ("RED", "BLUE", "GREEN", "WHITE", "BLACK"), ("MUG", "PLATE", "
 NAMES = {f"{20001 + 7 * n}": f"{COLOURS[n % 5]} {THINGS[n // 5]}" for n in range(30)}
 CODES = np.array(list(NAMES))
 CUT = ORIGIN + 120 * DAY
-TINY = BasketGPTConfig(context=32, layers=1, heads=2, width=16, pointer=8, clues=4, epochs=1, start=30, refresh=60)
+TINY = BasketGPTConfig(context=32, layers=1, heads=2, width=16, pointer=8, features=4, epochs=1, start=30, refresh=60)
 
 
 def encode(texts: list[str]) -> np.ndarray:
@@ -57,8 +57,8 @@ def made_up(seed: int = 0, shoppers: int = 40, days: int = 160) -> pd.DataFrame:
     return table.sort_values("date", kind="stable", ignore_index=True)
 
 
-def at_counter(split: evaluation.Split, customer: int) -> Shopper:
-    """A judged shopper as somebody who says what they bought and when."""
+def shopper_of(split: evaluation.Split, customer: int) -> Shopper:
+    """A judged shopper as an online request tells them: what they bought and when."""
     own = split.receipts[split.receipts["customer"] == customer]
     history = [(date, lines["code"].tolist()) for (date, _), lines in own.groupby(["date", "invoice"])]
     return Shopper(history, split.cut)
@@ -70,7 +70,7 @@ def split() -> evaluation.Split:
 
 
 @pytest.fixture(scope="module")
-def moment(split) -> Snapshot:
+def snapshot(split) -> Snapshot:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -81,9 +81,9 @@ def moment(split) -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def lists(moment, split) -> dict[str, np.ndarray]:
-    who = moment.of_split(split)
-    return moment.channels(who, 12, moment.gpt(who), ["RED MUG"] * len(split.shoppers))
+def lists(snapshot, split) -> dict[str, np.ndarray]:
+    requests = snapshot.offline(split)
+    return snapshot.channels(requests, 12, snapshot.gpt(requests), ["RED MUG"] * len(split.shoppers))
 
 
 def test_history_is_what_was_bought_by_count_and_recency(split, lists):
@@ -94,18 +94,18 @@ def test_history_is_what_was_bought_by_count_and_recency(split, lists):
 
 
 def test_what_is_popular_is_counted(split, lists):
-    late = split.receipts[split.receipts["date"] >= split.cut - LATELY * DAY]
+    late = split.receipts[split.receipts["date"] >= split.cut - POPULARITY_DAYS * DAY]
     counts = late.groupby("code")["customer"].nunique().reindex(split.codes, fill_value=0).to_numpy()
     expected = sorted(range(len(counts)), key=lambda column: (-counts[column], column))[:12]
     assert (lists[POPULAR_CHANNEL] == expected).all()
 
 
-def test_bought_together_is_ease(split, lists):
+def test_the_co_purchase_channel_is_ease(split, lists):
     from recbook.baselines.models import ease_weights, recency
 
     everybody = np.sort(split.receipts["customer"].unique())
     scores = recency(split, split.shoppers) @ ease_weights(recency(split, everybody), 100)
-    for row, ranking in zip(scores, lists[TOGETHER_CHANNEL], strict=True):
+    for row, ranking in zip(scores, lists[CO_PURCHASE_CHANNEL], strict=True):
         assert np.allclose(np.sort(row)[::-1][:12], row[ranking], atol=2e-5)  # the same products, but for ties
 
 
@@ -117,31 +117,31 @@ def test_text_channels_are_the_nearest_descriptions(split, lists):
     assert (np.diff(asked) <= 1e-6).all() and NAMES[split.codes[lists[QUERY_CHANNEL][0, 0]]] == "RED MUG"
 
 
-def test_the_gpt_is_a_channel(moment, split, lists):
-    scores = scores_at_cut(moment.model, split)
+def test_the_gpt_is_a_channel(snapshot, split, lists):
+    scores = scores_at_cut(snapshot.model, split)
     assert np.allclose(
         np.take_along_axis(scores, lists[GPT_CHANNEL], axis=1), -np.sort(-scores, axis=1)[:, :12], atol=1e-5
     )
 
 
-def test_without_a_model_or_texts_there_are_four_channels(moment, split):
-    other = Snapshot(split, vectors=moment.vectors)
-    who = other.of_split(split)
-    assert other.gpt(who) is None
-    assert list(other.channels(who, 5)) == [HISTORY_CHANNEL, TOGETHER_CHANNEL, POPULAR_CHANNEL, PROFILE_CHANNEL]
+def test_without_a_model_or_texts_there_are_four_channels(snapshot, split):
+    other = Snapshot(split, vectors=snapshot.vectors)
+    requests = other.offline(split)
+    assert other.gpt(requests) is None
+    assert list(other.channels(requests, 5)) == [HISTORY_CHANNEL, CO_PURCHASE_CHANNEL, POPULAR_CHANNEL, PROFILE_CHANNEL]
 
 
-def test_a_counter_answers_as_a_split_does(moment, split, lists):
+def test_an_online_request_finds_what_the_offline_one_finds(snapshot, split, lists):
     for row in (0, 7, 20):
-        who = moment.at_counter([at_counter(split, split.shoppers[row])])
-        one = moment.channels(who, 12, moment.gpt(who), ["RED MUG"])
+        requests = snapshot.online([shopper_of(split, split.shoppers[row])])
+        one = snapshot.channels(requests, 12, snapshot.gpt(requests), ["RED MUG"])
         assert list(one) == list(lists)
         assert all((one[name][0] == lists[name][row]).all() for name in lists)
 
 
-def test_who_bought_nothing_gets_what_is_popular(moment):
-    who = moment.at_counter([Shopper([], CUT)])
-    lists = moment.channels(who, 5)
+def test_without_a_history_there_is_what_is_popular(snapshot):
+    requests = snapshot.online([Shopper([], CUT)])
+    lists = snapshot.channels(requests, 5)
     assert (
         (lists[HISTORY_CHANNEL] == -1).all()
         and (lists[PROFILE_CHANNEL] == -1).all()
@@ -149,33 +149,33 @@ def test_who_bought_nothing_gets_what_is_popular(moment):
     )
 
 
-def test_what_comes_after_the_cut_changes_nothing(moment, split, lists):
+def test_what_comes_after_the_cut_changes_nothing(snapshot, split, lists):
     later = made_up(seed=5)
     later = later[later["date"] >= CUT].assign(invoice=lambda table: "later " + table["invoice"])
     longer = evaluation.next_basket(pd.concat([made_up(), later]), CUT, min_shoppers=3)
-    again = Snapshot(longer, moment.model, encode=encode)
-    who = again.of_split(longer)
+    again = Snapshot(longer, snapshot.model, encode=encode)
+    requests = again.offline(longer)
     shared = np.isin(longer.shoppers, split.shoppers)
-    found = again.channels(who, 12, again.gpt(who))
+    found = again.channels(requests, 12, again.gpt(requests))
     assert all((found[name][shared] == lists[name]).all() for name in found)
 
 
-def test_a_moment_says_what_does_not_fit(moment, split):
+def test_a_snapshot_says_what_does_not_fit(snapshot, split):
     with pytest.raises(ValueError, match="known as of 2011-05-01"):
-        moment.at_counter([Shopper([], CUT - 9 * DAY)])
+        snapshot.online([Shopper([], CUT - 9 * DAY)])
     few = evaluation.next_basket(made_up(), CUT, min_shoppers=12)
     with pytest.raises(ValueError, match="other products"):
-        Snapshot(few, moment.model, encode=encode)
+        Snapshot(few, snapshot.model, encode=encode)
 
 
-def test_channels_take_turns():
+def test_interleaving_takes_turns_and_nothing_twice():
     first, second = np.array([[1, 2, 3], [4, 5, -1]]), np.array([[2, 9], [-1, -1]])
     assert interleave([first, second], 4).tolist() == [[1, 2, 9, 3], [4, 5, -1, -1]]
     assert interleave([first, second], 2).tolist() == [[1, 2], [4, 5]]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_turns_as_a_loop_takes_them(seed):
+def test_interleaving_against_a_loop(seed):
     rng = np.random.default_rng(seed)
     lists = [np.array([rng.permutation(9)[:k] for _ in range(6)]) for k in (5, 3, 7)]
     for ranking in lists:
@@ -187,7 +187,7 @@ def test_turns_as_a_loop_takes_them(seed):
         assert made[row].tolist() == distinct + [-1] * (6 - len(distinct))
 
 
-def test_recall_by_hand():
+def test_candidate_recall_by_hand():
     counts = np.array([[1, 0, 0, 2], [0, 1, 0, 0]])
     targets = np.array([[1, 1, 1, 0], [0, 1, 0, 0]])
     from scipy import sparse

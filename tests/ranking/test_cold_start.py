@@ -1,13 +1,13 @@
-"""What to expect of somebody nobody knows: shares counted by hand."""
+"""Cold start: the expected shares of purchases, counted by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from recbook.ranking.cold_start import COUNTRY_PRIOR, FRESH_DAYS, SEASON_WEIGHT, popular_now
+from recbook.ranking.cold_start import COUNTRY_PRIOR, POPULARITY_HALF_LIFE, SEASON_WEIGHT, popular_now
 
 CODES, WHEN = np.array(["A", "B", "C"]), pd.Timestamp("2011-06-01")
-WEEK = FRESH_DAYS
+HALF_LIFE = POPULARITY_HALF_LIFE
 
 
 def lines(*rows):
@@ -17,12 +17,12 @@ def lines(*rows):
 
 
 def test_a_purchase_halves_with_its_age():
-    sold = lines((WEEK, "A", "UK"), (2 * WEEK, "B", "UK"), (1e-6, "C", "UK"))
+    sold = lines((HALF_LIFE, "A", "UK"), (2 * HALF_LIFE, "B", "UK"), (1e-6, "C", "UK"))
     assert popular_now(sold, CODES, WHEN) == pytest.approx(np.array([0.5, 0.25, 1]) / 1.75, abs=1e-6)
 
 
 def test_a_shopper_counts_once_by_the_last_purchase():
-    sold = lines((WEEK, "A", "UK"), (1e-6, "B", "UK"), (5 * WEEK, "B", "UK")).assign(customer=[1, 2, 2])
+    sold = lines((HALF_LIFE, "A", "UK"), (1e-6, "B", "UK"), (5 * HALF_LIFE, "B", "UK")).assign(customer=[1, 2, 2])
     assert popular_now(sold, CODES, WHEN) == pytest.approx(np.array([0.5, 1, 0]) / 1.5, abs=1e-6)
 
 
@@ -33,7 +33,7 @@ def test_what_comes_after_or_is_not_in_the_catalogue_counts_nothing():
 
 def test_the_coming_weeks_a_year_ago_count_once_there_is_a_year():
     recent = [(10, "A", "UK"), (330, "C", "UK"), (360, "B", "UK")]  # only B fell in those weeks
-    plain = np.array([0.5 ** (10 / WEEK), 0.5 ** (360 / WEEK), 0.5 ** (330 / WEEK)])
+    plain = np.array([0.5 ** (10 / HALF_LIFE), 0.5 ** (360 / HALF_LIFE), 0.5 ** (330 / HALF_LIFE)])
     assert popular_now(lines(*recent), CODES, WHEN) == pytest.approx(plain / plain.sum())
     season = SEASON_WEIGHT
     expected = (plain / plain.sum() + season * np.array([0, 1, 0])) / (1 + season)
@@ -50,7 +50,7 @@ def test_a_country_is_shrunk_to_the_whole_shop():
         assert popular_now(sold, CODES, WHEN, unknown) == pytest.approx(whole)
 
 
-def test_with_many_purchases_a_country_speaks_for_itself():
+def test_with_many_purchases_a_country_is_hardly_shrunk():
     sold = lines(*[(300, "C", "Spain")] * 20_000, *[(1, "A", "UK")] * 30_000)
     assert popular_now(sold, CODES, WHEN, "Spain")[2] > 0.98
 

@@ -1,4 +1,4 @@
-"""MMR against its definition, companions against counting by hand."""
+"""MMR against its definition, complements against counting by hand."""
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ def test_mmr_with_all_weight_on_scores_is_their_order():
     assert mmr(scores, np.ones((4, 4)), 10, trade=1.0).tolist() == [1, 3, 0, 2]
 
 
-def test_mmr_leaves_out_the_twin():
+def test_mmr_leaves_out_a_duplicate():
     scores, similarity = np.array([1.0, 0.99, 0.5]), np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1.0]])
     assert mmr(scores, similarity, 2, trade=0.5).tolist() == [0, 2]
 
@@ -65,28 +65,28 @@ def receipts():
     return pd.DataFrame(lines, columns=["invoice", "code"])
 
 
-def companions(prior=1.0):
+def complements(prior=1.0):
     return Complements(receipts(), ["A", "B", "C", "D"], EYE, prior)
 
 
 def test_lift_is_counted_by_hand():
-    counted = companions().lift("A")  # A is in 3 of 4 baskets, B in 2, C and D in 1
+    counted = complements().lift("A")  # A is in 3 of 4 baskets, B in 2, C and D in 1
     expected = [0.0, np.log((2 + 1) / (3 * 2 / 4 + 1)), np.log((1 + 1) / (3 / 4 + 1)), np.log(1 / (3 / 4 + 1))]
     assert counted == pytest.approx(expected)
 
 
-def test_a_larger_prior_trusts_few_baskets_less():
-    assert np.abs(companions(100.0).lift("A")).max() < 0.05 < np.abs(companions().lift("A")).max()
+def test_a_larger_prior_shrinks_the_lift():
+    assert np.abs(complements(100.0).lift("A")).max() < 0.05 < np.abs(complements().lift("A")).max()
 
 
-def test_what_was_seen_comes_last_and_lifts_are_averaged():
-    found = companions()
+def test_products_seen_come_last_and_lifts_are_averaged():
+    found = complements()
     score = found.score(["A", "C"], unlike=0.0)
     assert score[[0, 2]].tolist() == [-np.inf, -np.inf]
     assert score[1] == pytest.approx((found.lift("A")[1] + found.lift("C")[1]) / 2)
 
 
-def test_a_description_that_is_like_it_counts_against_a_companion():
+def test_a_similar_description_counts_against_a_complement():
     alike = EYE.copy()
     alike[1] = alike[0]  # B reads as A does
     found = Complements(receipts(), ["A", "B", "C", "D"], alike, 1.0)
@@ -96,6 +96,6 @@ def test_a_description_that_is_like_it_counts_against_a_companion():
 
 def test_what_cannot_be_asked_is_named():
     with pytest.raises(KeyError, match="'X'"):
-        companions().score(["A", "X"])
+        complements().score(["A", "X"])
     with pytest.raises(ValueError, match="nothing was seen"):
-        companions().score([])
+        complements().score([])

@@ -1,4 +1,4 @@
-"""signals: columns recounted from the receipts, the same at a counter as for a split, blind to what comes later."""
+"""Features: columns recounted from the receipts, the same online as offline, blind to what comes after the cut."""
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ class Oracle:
     def __init__(self, codes: np.ndarray):
         self.catalogue = type("Catalogue", (), {"codes": codes})
 
-    def scores(self, log, rows: np.ndarray) -> np.ndarray:
+    def score_log(self, log, rows: np.ndarray) -> np.ndarray:
         """(rows, N) float32, from the log alone."""
         counts = np.zeros((len(rows), log.products), np.float32)
         for place, row in enumerate(rows):
@@ -58,23 +58,23 @@ class Oracle:
         return counts - np.arange(log.products, dtype=np.float32) / 100
 
 
-def told(receipts: pd.DataFrame) -> tuple[evaluation.Split, Snapshot, CandidateFeatures]:
+def features_of(receipts: pd.DataFrame) -> tuple[evaluation.Split, Snapshot, CandidateFeatures]:
     split = evaluation.next_basket(receipts, CUT, min_shoppers=3)
-    moment = Snapshot(split, Oracle(split.codes), encode=encode)
-    return split, moment, CandidateFeatures(moment, split)
+    snapshot = Snapshot(split, Oracle(split.codes), encode=encode)
+    return split, snapshot, CandidateFeatures(snapshot, split)
 
 
 @pytest.fixture(scope="module")
 def shop():
-    return told(made_up())
+    return features_of(made_up())
 
 
 @pytest.fixture(scope="module")
 def table(shop) -> np.ndarray:
-    split, moment, made = shop
-    who = moment.of_split(split)
+    split, snapshot, made = shop
+    requests = snapshot.offline(split)
     everything = np.tile(np.arange(len(split.codes)), (len(split.shoppers), 1))
-    return made.table(who, everything, moment.gpt(who))
+    return made.table(requests, everything, snapshot.gpt(requests))
 
 
 def column(table: np.ndarray, name: str) -> np.ndarray:
@@ -91,15 +91,15 @@ def test_there_is_a_column_for_every_name(shop, table):
     )
 
 
-def test_steady_signals_do_not_know_the_month():
+def test_steady_features_do_not_know_the_month():
     receipts = made_up()
     year = pd.Timedelta(days=364) // 2
     tables = []
     for lines in (receipts, receipts.assign(date=receipts["date"] + year)):
         split = evaluation.next_basket(lines, CUT + (lines["date"].min() - receipts["date"].min()), min_shoppers=3)
-        moment = Snapshot(split, encode=encode)
+        snapshot = Snapshot(split, encode=encode)
         everything = np.tile(np.arange(len(split.codes)), (len(split.shoppers), 1))
-        tables.append(CandidateFeatures(moment, split).table(moment.of_split(split), everything))
+        tables.append(CandidateFeatures(snapshot, split).table(snapshot.offline(split), everything))
     steady = [FEATURE_NAMES.index(name) for name in STEADY_FEATURES]
     assert np.array_equal(tables[0][..., steady], tables[1][..., steady], equal_nan=True)
     assert not np.array_equal(column(tables[0], "shopper: sine"), column(tables[1], "shopper: sine"))
@@ -107,9 +107,9 @@ def test_steady_signals_do_not_know_the_month():
 
 def test_purchases_are_counted_as_in_the_receipts(shop, table):
     counts = shop[0].counts.toarray()
-    told = column(table, "bought: log count")
-    assert (np.isnan(told) == (counts == 0)).all()
-    assert np.allclose(np.exp(told[counts > 0]), counts[counts > 0])
+    bought = column(table, "bought: log count")
+    assert (np.isnan(bought) == (counts == 0)).all()
+    assert np.allclose(np.exp(bought[counts > 0]), counts[counts > 0])
     repeats = 1 - (counts > 0).sum(axis=1) / counts.sum(axis=1)
     assert np.allclose(column(table, "share of repeats"), repeats[:, None], atol=1e-6)
 
@@ -143,14 +143,14 @@ def test_the_blend_is_the_baseline_of_that_name(shop, table):
     from recbook.baselines.models import blend
 
     split = shop[0]
-    expected, told = blend(split), column(table, "blend")
-    alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(expected, told, strict=True)]
+    expected, found = blend(split), column(table, "blend")
+    alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(expected, found, strict=True)]
     assert min(alike) > 0.95  # sales are counted here, shoppers there
 
 
 def test_neighbours_prices_and_texts_by_hand(shop, table):
-    split, moment, _ = shop
-    vectors = moment.knowledge.text
+    split, snapshot, _ = shop
+    vectors = snapshot.shop_features.text
     price = np.log(split.receipts.groupby("code")["price"].median().reindex(split.codes).to_numpy())
     for row in (0, 9):
         own = np.flatnonzero(split.counts[row].toarray()[0])
@@ -160,7 +160,7 @@ def test_neighbours_prices_and_texts_by_hand(shop, table):
         assert np.allclose(column(table, "price against usual")[row], usual, atol=1e-5)
 
 
-def test_shoppers_alike_by_a_loop(shop, table):
+def test_user_based_neighbours_by_a_loop(shop, table):
     from recbook.baselines.models import recency
 
     split = shop[0]
@@ -169,51 +169,51 @@ def test_shoppers_alike_by_a_loop(shop, table):
     for row in (0, 12):
         cosine = fresh @ own[row] / np.linalg.norm(fresh, axis=1) / np.linalg.norm(own[row])
         others = [other for other in range(len(fresh)) if cosine[other] < 0.999]
-        expected = sum(cosine[other] * fresh[other] for other in others)  # there are fewer than ALIKE
+        expected = sum(cosine[other] * fresh[other] for other in others)  # there are fewer than NEAREST_SHOPPERS
         assert len(others) == len(fresh) - 1 < NEAREST_SHOPPERS
         assert np.allclose(column(table, "shoppers alike")[row], expected, atol=1e-4)
 
 
-def test_a_counter_tells_what_a_split_tells(shop, table):
-    split, moment, made = shop
+def test_online_features_are_those_offline(shop, table):
+    split, snapshot, made = shop
     for row in (0, 4, 17):
         own = split.receipts[split.receipts["customer"] == split.shoppers[row]]
         history = [(date, lines["code"].tolist()) for (date, _), lines in own.groupby(["date", "invoice"])]
-        who = moment.at_counter([Shopper(history, CUT)])
-        one = made.table(who, np.arange(len(split.codes))[None], moment.gpt(who))
+        requests = snapshot.online([Shopper(history, CUT)])
+        one = made.table(requests, np.arange(len(split.codes))[None], snapshot.gpt(requests))
         assert np.allclose(one[0], table[row], atol=1e-5, equal_nan=True)
 
 
 def test_what_comes_after_the_cut_changes_nothing(shop, table):
     later = made_up(seed=3)
     later = later[later["date"] >= CUT].assign(invoice=lambda lines: "later " + lines["invoice"], price=99.0)
-    split, moment, made = told(pd.concat([made_up(), later]))
-    who = moment.of_split(split)
+    split, snapshot, made = features_of(pd.concat([made_up(), later]))
+    requests = snapshot.offline(split)
     everything = np.tile(np.arange(len(split.codes)), (len(split.shoppers), 1))
-    again = made.table(who, everything, moment.gpt(who))
+    again = made.table(requests, everything, snapshot.gpt(requests))
     assert np.array_equal(again[np.isin(split.shoppers, shop[0].shoppers)], table, equal_nan=True)
 
 
 def test_candidates_stand_where_they_were_asked_for(shop, table):
-    split, moment, made = shop
-    who, asked = moment.of_split(split), np.array([[3, 0, -1]] * len(split.shoppers))
-    few = made.table(who, asked)
+    split, snapshot, made = shop
+    requests, asked = snapshot.offline(split), np.array([[3, 0, -1]] * len(split.shoppers))
+    few = made.table(requests, asked)
     assert np.array_equal(
         few[:, :2, : len(COUNTED_FEATURES)], table[:, [3, 0], : len(COUNTED_FEATURES)], equal_nan=True
     )
     assert np.isnan(few[..., len(COUNTED_FEATURES) :]).all()  # nobody asked the GPT
 
 
-def test_who_bought_nothing_has_signals_too(shop):
-    _, moment, made = shop
-    who = moment.at_counter([Shopper([], CUT)])
-    told = made.table(who, np.array([[0, 1]]), moment.gpt(who))
+def test_without_a_history_there_are_features_too(shop):
+    _, snapshot, made = shop
+    requests = snapshot.online([Shopper([], CUT)])
+    rows = made.table(requests, np.array([[0, 1]]), snapshot.gpt(requests))
     of_product = [FEATURE_NAMES.index(name) for name in FEATURE_NAMES if not name.startswith("bought: ")]
-    assert np.isfinite(told[0][:, of_product]).all()
+    assert np.isfinite(rows[0][:, of_product]).all()
 
 
-def test_signals_belong_to_one_moment(shop):
-    split, moment, _ = shop
+def test_features_belong_to_one_snapshot(shop):
+    split, snapshot, _ = shop
     other = evaluation.next_basket(made_up(), CUT - 20 * DAY, min_shoppers=3)
     with pytest.raises(ValueError, match="must be one"):
-        CandidateFeatures(moment, other)
+        CandidateFeatures(snapshot, other)

@@ -1,4 +1,4 @@
-"""The plain rankers, and how a shopper is read from receipts."""
+"""The rankers by text, by the BasketGPT and by a weighted sum; shoppers read from receipts."""
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def by_text():
 
 
 class Fixed:
-    """A ranker that has its scores by heart."""
+    """A ranker with fixed scores."""
 
     def __init__(self, **scores):
         self.scores = scores
@@ -60,13 +60,13 @@ def test_an_unknown_candidate_is_named():
         by_text().score(NOBODY, "east", ["A", "X"])
 
 
-def test_scaled_scores_have_mean_zero_and_spread_one():
+def test_standardized_scores_have_mean_zero_and_deviation_one():
     scaled = standardized(np.array([-700.0, -300.0, 100.0]))
     assert scaled == pytest.approx(np.array([-1, 0, 1]) * np.sqrt(1.5))
     assert standardized(np.full(3, 0.1)).tolist() == [0, 0, 0]
 
 
-def test_a_weighted_sum_weighs_scaled_scores():
+def test_a_blend_weighs_standardized_scores():
     small, large = Fixed(A=0.1, B=0.2, C=0.3), Fixed(A=100.0, B=-100.0, C=0.0)
     both = BlendedRanker([(small, 1.0), (large, 2.0)])
     unit = np.sqrt(1.5)
@@ -86,7 +86,7 @@ class Model:
 
         self.catalogue = Catalogue({"A": "A THING", "B": "ANOTHER"})
 
-    def ask(self, histories, when):
+    def score(self, histories, when):
         assert histories == [HISTORY] and when == NOBODY.when
         return np.array([[-1.0, -2.0]])
 
@@ -108,7 +108,7 @@ def receipts():
     return table.assign(date=pd.to_datetime(table["date"]))
 
 
-def test_a_shopper_is_their_baskets_before_the_moment_oldest_first():
+def test_a_shopper_is_their_baskets_before_the_cut_oldest_first():
     (second, first) = shoppers_at(receipts(), [8, 7], NOBODY.when)
     assert first.history == [
         (pd.Timestamp("2011-01-05 10:00"), ["A", "C"]), (pd.Timestamp("2011-03-01 09:00"), ["B"])
@@ -116,6 +116,6 @@ def test_a_shopper_is_their_baskets_before_the_moment_oldest_first():
     assert first.country == "France" and second.history[0][1] == ["D"]
 
 
-def test_who_was_never_there_is_named():
+def test_a_customer_without_a_purchase_is_named():
     with pytest.raises(KeyError, match="customer 9"):
         shoppers_at(receipts(), [7, 9], NOBODY.when)

@@ -1,4 +1,4 @@
-"""search, queries, scale, index_files: against brute force, scikit-learn, hand-computed cases and the size of files."""
+"""index, queries, measures, files: against brute force, scikit-learn, hand-computed cases and the size of files."""
 
 import json
 import re
@@ -44,7 +44,7 @@ ASKED = unit_rows(50, 32, seed=1)
 
 @pytest.fixture(scope="module")
 def indexes() -> dict[str, ProductIndex]:
-    return {recipe: build_index(CODES, VECTORS, recipe) for recipe in EVERY_KIND}
+    return {factory: build_index(CODES, VECTORS, factory) for factory in EVERY_KIND}
 
 
 def true_codes(allowed: np.ndarray | None = None, k: int = 10, asked: np.ndarray = ASKED) -> np.ndarray:
@@ -86,14 +86,14 @@ def test_flat_equals_brute_force(indexes):
 
 def test_ivf_that_visits_every_cell_equals_flat(indexes):
     assert np.array_equal(
-        search_index(indexes["IVF16,Flat"], ASKED, effort=SearchParameters(nprobe=16)).codes, true_codes()
+        search_index(indexes["IVF16,Flat"], ASKED, parameters=SearchParameters(nprobe=16)).codes, true_codes()
     )
 
 
-def test_more_effort_finds_more_and_one_cell_misses_some(indexes):
+def test_more_cells_find_more_and_one_cell_misses_some(indexes):
     found = [
         measures.index_recall(
-            search_index(indexes["IVF16,Flat"], ASKED, effort=SearchParameters(nprobe=n)).codes, true_codes()
+            search_index(indexes["IVF16,Flat"], ASKED, parameters=SearchParameters(nprobe=n)).codes, true_codes()
         )
         for n in (1, 2, 4, 16)
     ]
@@ -101,23 +101,23 @@ def test_more_effort_finds_more_and_one_cell_misses_some(indexes):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "low", "high"),
+    ("factory", "low", "high"),
     [("HNSW16", 0.97, 1), ("SQ8", 0.9, 1), ("PQ8", 0.2, 0.8), ("IVF16,PQ8,RFlat", 0.8, 1), ("PQ8,RFlat", 0.8, 1)],
 )
-def test_recall_of_the_approximate_indexes_is_within_measured_bounds(indexes, recipe, low, high):
-    assert low <= measures.index_recall(search_index(indexes[recipe], ASKED).codes, true_codes()) <= high
+def test_recall_of_the_approximate_indexes_is_within_measured_bounds(indexes, factory, low, high):
+    assert low <= measures.index_recall(search_index(indexes[factory], ASKED).codes, true_codes()) <= high
 
 
 def test_refining_scores_exactly(indexes):
-    hits = search_index(indexes["PQ8,RFlat"], ASKED, 5, effort=SearchParameters(refine=400))
+    hits = search_index(indexes["PQ8,RFlat"], ASKED, 5, parameters=SearchParameters(refine=400))
     assert np.array_equal(hits.codes, true_codes(k=5))
     np.testing.assert_allclose(hits.scores, brute_force(VECTORS, ASKED, 5)[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", EVERY_KIND)
-def test_every_index_answers_min_of_k_and_products_best_first(indexes, recipe):
+@pytest.mark.parametrize("factory", EVERY_KIND)
+def test_every_index_answers_min_of_k_and_products_best_first(indexes, factory):
     starved = SearchParameters(nprobe=1, ef=1, refine=1)
-    hits = search_index(indexes[recipe], ASKED[:3], 5000, effort=starved)
+    hits = search_index(indexes[factory], ASKED[:3], 5000, parameters=starved)
     assert hits.codes.shape == (3, len(CODES))
     assert all(len(set(row)) == len(CODES) for row in hits.codes)
     assert (np.diff(hits.scores, axis=1) <= 1e-6).all()
@@ -126,17 +126,17 @@ def test_every_index_answers_min_of_k_and_products_best_first(indexes, recipe):
 # Filters
 
 
-@pytest.mark.parametrize("recipe", EVERY_KIND)
+@pytest.mark.parametrize("factory", EVERY_KIND)
 @pytest.mark.parametrize("size", [1, 3, 40, 1500])
 @pytest.mark.parametrize("scan_below", [0, 5000])
-def test_a_filter_lets_only_the_allowed_through_and_finds_k_of_them(indexes, monkeypatch, recipe, size, scan_below):
+def test_a_filter_lets_only_the_allowed_through_and_finds_k_of_them(indexes, monkeypatch, factory, size, scan_below):
     monkeypatch.setattr(product_index, "SCAN_BELOW", scan_below)
     allowed = np.random.default_rng(size).choice(CODES, size, replace=False)
-    hits = search_index(indexes[recipe], ASKED, 10, among=allowed)
+    hits = search_index(indexes[factory], ASKED, 10, among=allowed)
     assert hits.codes.shape == (len(ASKED), min(10, size))
     assert np.isin(hits.codes, allowed).all()
     assert all(len(set(row)) == len(row) for row in hits.codes)
-    if recipe == "Flat" or ("Flat" in recipe and scan_below) or (recipe == "HNSW16" and scan_below):
+    if factory == "Flat" or ("Flat" in factory and scan_below) or (factory == "HNSW16" and scan_below):
         assert np.array_equal(hits.codes, true_codes(allowed))
 
 
@@ -157,7 +157,7 @@ def _small_index(cache={}) -> ProductIndex:  # noqa: B006  (built once for all e
     return cache.setdefault("index", build_index(CODES[:60], VECTORS[:60]))
 
 
-def test_an_empty_filter_and_a_filter_of_strangers_give_no_columns(indexes):
+def test_an_empty_filter_and_a_filter_of_unknown_products_give_no_columns(indexes):
     for nothing in ([], ["no such product"], pd.Index([])):
         assert search_index(indexes["HNSW16"], ASKED, 3, among=nothing).codes.shape == (len(ASKED), 0)
 
@@ -165,13 +165,13 @@ def test_an_empty_filter_and_a_filter_of_strangers_give_no_columns(indexes):
 # The same answers each time
 
 
-@pytest.mark.parametrize("recipe", EVERY_KIND)
-def test_two_builds_and_any_number_of_threads_give_the_same_answers(indexes, recipe):
-    again = build_index(CODES, VECTORS, recipe)
+@pytest.mark.parametrize("factory", EVERY_KIND)
+def test_two_builds_and_any_number_of_threads_give_the_same_answers(indexes, factory):
+    again = build_index(CODES, VECTORS, factory)
     before = faiss.omp_get_max_threads()
     try:
         answers = []
-        for threads, index in ((1, indexes[recipe]), (2, again), (1, again)):
+        for threads, index in ((1, indexes[factory]), (2, again), (1, again)):
             faiss.omp_set_num_threads(threads)
             answers.append(search_index(index, ASKED, 10).codes)
     finally:
@@ -186,9 +186,9 @@ def test_build_leaves_the_threads_as_they_were():
 
 
 def test_one_query_gives_what_it_gives_among_many(indexes):
-    for recipe in EVERY_KIND:
-        alone = np.vstack([search_index(indexes[recipe], query, 10).codes for query in ASKED[:5]])
-        assert np.array_equal(alone, search_index(indexes[recipe], ASKED, 10).codes[:5])
+    for factory in EVERY_KIND:
+        alone = np.vstack([search_index(indexes[factory], query, 10).codes for query in ASKED[:5]])
+        assert np.array_equal(alone, search_index(indexes[factory], ASKED, 10).codes[:5])
 
 
 def test_equal_vectors_are_answered_in_catalogue_order():
@@ -220,7 +220,7 @@ def test_a_bad_catalogue_is_refused_with_the_first_offender(codes, vectors, mess
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("factory", "message"),
     [
         ("IVF99999,Flat", "99999 centroids"),
         ("PQ8", "256 centroids"),
@@ -228,9 +228,9 @@ def test_a_bad_catalogue_is_refused_with_the_first_offender(codes, vectors, mess
         ("PQ7", "32 dimensions"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused(recipe, message):
+def test_an_impossible_factory_string_is_refused(factory, message):
     with pytest.raises(ValueError, match=message):
-        build_index(CODES[:200], VECTORS[:200], recipe)
+        build_index(CODES[:200], VECTORS[:200], factory)
 
 
 @pytest.mark.parametrize(
@@ -278,12 +278,12 @@ def test_the_length_of_a_query_does_not_matter(indexes):
 # Queries made of products and texts
 
 
-@pytest.mark.parametrize("recipe", ["Flat", "IVF16,Flat", "HNSW16", "IVF16,PQ8,RFlat"])
-def test_vectors_of_products_come_back_exactly(indexes, recipe):
-    np.testing.assert_array_equal(vectors_of(indexes[recipe], ["P0007", "P1999"]), VECTORS[[7, 1999]])
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW16", "IVF16,PQ8,RFlat"])
+def test_vectors_of_products_come_back_exactly(indexes, factory):
+    np.testing.assert_array_equal(vectors_of(indexes[factory], ["P0007", "P1999"]), VECTORS[[7, 1999]])
 
 
-def test_vectors_of_a_stranger_names_it(indexes):
+def test_vectors_of_an_unknown_product_names_it(indexes):
     with pytest.raises(KeyError, match="'nobody'"):
         vectors_of(indexes["Flat"], ["P0001", "nobody"])
 
@@ -311,7 +311,7 @@ def test_several_interests_take_turns():
     assert len(queries.by_history(index, bought, k=20, interests=2).codes) == 5  # all there is, none twice
 
 
-def test_by_history_of_strangers_says_so(indexes):
+def test_by_history_of_unknown_products_says_so(indexes):
     with pytest.raises(ValueError, match="none of the 2 products bought"):
         queries.by_history(indexes["Flat"], ["gone", "gone too"])
 
@@ -335,16 +335,16 @@ def test_interest_means_find_planted_groups_and_one_is_the_mean():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "slack"),
+    ("factory", "slack"),
     [
         (r, 0.0)
         for r in ("Flat", "SQ8", "PQ8", "PQ16", "IVF16,Flat", "IVF16,PQ8", "IVF16,SQ8", "PQ8,RFlat", "IVF16,PQ8,RFlat")
     ]
     + [("HNSW8", 0.005), ("HNSW32", 0.005)],
 )
-def test_bytes_by_arithmetic_are_those_of_the_file(recipe, slack):
-    stored = len(faiss.serialize_index(build_index(CODES, VECTORS, recipe).faiss_index))
-    counted = measures.index_bytes(recipe, *VECTORS.shape)
+def test_bytes_by_arithmetic_are_those_of_the_file(factory, slack):
+    stored = len(faiss.serialize_index(build_index(CODES, VECTORS, factory).faiss_index))
+    counted = measures.index_bytes(factory, *VECTORS.shape)
     assert abs(stored - counted) <= 600 + slack * stored  # the header
 
 
@@ -410,12 +410,12 @@ def test_grown_vectors_are_unit_deterministic_new_and_spread_as_the_original():
 # Files
 
 
-@pytest.mark.parametrize("recipe", EVERY_KIND)
-def test_a_saved_index_answers_as_before(indexes, tmp_path, recipe):
-    path = save_index(indexes[recipe], tmp_path / "folder" / "shop.index")
+@pytest.mark.parametrize("factory", EVERY_KIND)
+def test_a_saved_index_answers_as_before(indexes, tmp_path, factory):
+    path = save_index(indexes[factory], tmp_path / "folder" / "shop.index")
     again = load_index(path, CODES, VECTORS)
-    assert again.recipe == recipe and list(again.codes) == list(CODES)
-    before, after = (search_index(index, ASKED, 10, among=CODES[:1200]) for index in (indexes[recipe], again))
+    assert again.factory == factory and list(again.codes) == list(CODES)
+    before, after = (search_index(index, ASKED, 10, among=CODES[:1200]) for index in (indexes[factory], again))
     assert np.array_equal(before.codes, after.codes) and np.array_equal(before.scores, after.scores)
     assert [file.name for file in path.parent.iterdir()] == ["shop.index"]
 

@@ -1,4 +1,4 @@
-"""stages: settings go to JSON and back; past cuts lie before the moment; a stage says its name and its time."""
+"""The stages of a build: settings go to JSON and back, past cuts lie before the moment, stages are named and timed."""
 
 import json
 import time
@@ -11,25 +11,20 @@ pytest.importorskip("torch")
 pytest.importorskip("lightgbm")
 
 from recbook.system import build as build_stages
-from recbook.system.build import (
-    RecommenderConfig,
-    day_after_last,
-    fit_lambdarank,
-    timed_stage,
-)
+from recbook.system.build import RecommenderConfig, day_after_last, fit_lambdarank, timed_stage
 
 
 @pytest.mark.parametrize("settings", [RecommenderConfig(), RecommenderConfig.tiny()])
 def test_settings_come_back_from_json(settings):
-    assert RecommenderConfig.restored(json.loads(json.dumps(settings.numbers()))) == settings
+    assert RecommenderConfig.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 def test_unknown_settings_are_refused():
     with pytest.raises(TypeError):
-        RecommenderConfig.restored(RecommenderConfig().numbers() | {"trees": {"leafs": 3}})
+        RecommenderConfig.from_dict(RecommenderConfig().to_dict() | {"trees": {"leafs": 3}})
 
 
-def test_now_is_the_day_after_the_last_receipt():
+def test_the_moment_is_the_day_after_the_last_receipt():
     receipts = pd.DataFrame({"date": pd.to_datetime(["2011-03-01 09:00", "2011-03-04 17:30"])})
     assert day_after_last(receipts) == pd.Timestamp("2011-03-05")
 
@@ -40,7 +35,7 @@ def test_a_mistyped_year_is_named():
         day_after_last(pd.DataFrame({"date": dates}))
 
 
-def test_a_stage_is_said_and_timed():
+def test_a_stage_is_named_and_timed():
     seconds, said = {}, []
     with timed_stage("wait", seconds, said.append):
         time.sleep(0.02)
@@ -60,9 +55,9 @@ def test_the_trees_learn_from_cuts_before_the_moment_alone(small_shop, monkeypat
 
     monkeypatch.setattr(build_stages.evaluation, "next_basket", noted)
     settings = RecommenderConfig(trees=RecommenderConfig.tiny().trees, months=2)
-    made = fit_lambdarank(small_shop.receipts, small_shop.vectors, settings)
+    ranker = fit_lambdarank(small_shop.receipts, small_shop.vectors, settings)
     assert cuts == [small_shop.moment - pd.DateOffset(months=month) for month in (1, 2)]
-    assert len(made.trees) == 1 and made.settings.trust > 0 and made.signals is None
+    assert len(ranker.trees) == 1 and ranker.settings.gpt_weight > 0 and ranker.features is None
 
 
 def test_a_shop_too_young_to_have_past_baskets_is_named(small_shop):

@@ -1,4 +1,4 @@
-"""recommender: every stage, every way to ask, every wrong way to ask; on disk whole or not at all."""
+"""The recommender: every stage, every way to ask, every wrong argument; on disk whole or not at all."""
 
 import json
 
@@ -23,8 +23,8 @@ DRAGON = pd.DataFrame({"description": ["sage green dragon teapot"], "price": [12
 
 @pytest.fixture(scope="module")
 def customer(small_shop) -> int:
-    """One with a middling history."""
-    return sorted(small_shop.customers, key=lambda who: len(small_shop.ledger.bought(who)))[-60]
+    """A customer with a history of medium length."""
+    return sorted(small_shop.customers, key=lambda who: len(small_shop.fact_store.bought(who)))[-60]
 
 
 @pytest.fixture
@@ -39,30 +39,30 @@ def test_a_customer_gets_products_with_true_reasons(small_shop, customer):
     assert table["code"].is_unique and table["score"].is_monotonic_decreasing and (table["price"] > 0).all()
     listed = small_shop.catalogue.loc[table["code"]]
     assert listed["description"].tolist() == table["description"].tolist()
-    bought = small_shop.ledger.bought(customer)
-    reasons = small_shop.shelf.reasons(small_shop.shopper(customer), table["code"].tolist())
+    bought = small_shop.fact_store.bought(customer)
+    reasons = small_shop.two_stage.reasons(small_shop.shopper(customer), table["code"].tolist())
     assert any(reasons)
     for code, why, reason in zip(table["code"], table["why"], reasons, strict=True):
-        facts = small_shop.ledger.facts(customer, code, reason)
+        facts = small_shop.fact_store.facts(customer, code, reason)
         assert [purchase.code for purchase in facts.purchases] == reason[:1] and set(reason) <= set(bought)
         assert all(purchase.name in why for purchase in facts.purchases) and not small_shop.checker.false(why, facts)
 
 
-def test_the_same_is_answered_again_and_without_reasons(small_shop, customer):
+def test_the_same_question_has_the_same_answer_with_and_without_reasons(small_shop, customer):
     first = small_shop.recommend(customer, query="a mug", k=3)
     pd.testing.assert_frame_equal(small_shop.recommend(customer, query="a mug", k=3), first)
     plain = small_shop.recommend(customer, query="a mug", k=3, explain=False)
     pd.testing.assert_frame_equal(plain, first.drop(columns="why"))
 
 
-def test_a_history_counts_as_the_customer_whose_it_is(small_shop, customer):
-    typed = [(str(date), codes) for date, codes in small_shop.ledger.history(customer)]
+def test_a_typed_history_gets_what_its_customer_gets(small_shop, customer):
+    typed = [(str(date), codes) for date, codes in small_shop.fact_store.history(customer)]
     theirs, mine = (small_shop.recommend(explain=False, k=10, **asked) for asked in
                     ({"customer": customer}, {"history": typed}))  # fmt: skip
     pd.testing.assert_frame_equal(theirs, mine)
 
 
-def test_a_basket_of_today_is_not_offered_again(small_shop):
+def test_products_bought_today_are_not_recommended(small_shop):
     texts = small_shop.catalogue["description"].iloc[[3, 40]].tolist()
     table = small_shop.recommend(history=texts, k=400, explain=False)
     assert not set(table["description"]) & set(texts)
@@ -70,7 +70,7 @@ def test_a_basket_of_today_is_not_offered_again(small_shop):
     assert "99999Z" not in set(more.recommend(history=["99999Z", texts[0]], k=900, explain=False)["code"])
 
 
-def test_later_baskets_are_known_on_the_day_that_they_are_asked_about(small_shop):
+def test_baskets_after_the_moment_need_a_later_time_of_asking(small_shop):
     code, later = small_shop.catalogue.index[3], small_shop.moment + pd.Timedelta(days=9)
     asked = {"history": [(f"{later:%Y-%m-%d} 14:00Z", [code])], "explain": False, "k": 400}
     assert code not in set(small_shop.recommend(when=later, **asked)["code"])
@@ -80,18 +80,18 @@ def test_later_baskets_are_known_on_the_day_that_they_are_asked_about(small_shop
         small_shop.recommend(when="2001-01-01")
 
 
-def test_a_visitor_is_told_of_what_others_bought_without_being_counted(small_shop, customer):
-    code, *others = small_shop.ledger.bought(customer)[:30]
-    visited = small_shop.ledger.visited([(small_shop.moment, others)])
+def test_a_guest_is_not_counted_among_the_buyers(small_shop, customer):
+    code, *others = small_shop.fact_store.bought(customer)[:30]
+    guest = small_shop.fact_store.guest([(small_shop.moment, others)])
     lines = small_shop.receipts.drop_duplicates(["customer", "code"])
     both = {other: len(set(lines.customer[lines.code == code]) & set(lines.customer[lines.code == other]))
             for other in others}  # fmt: skip
-    for companion in visited.facts(GUEST, code).companions:
-        assert companion.shoppers == both[companion.code]
-    assert GUEST in visited and GUEST not in small_shop.ledger
+    for co_purchase in guest.facts(GUEST, code).co_purchases:
+        assert co_purchase.shoppers == both[co_purchase.code]
+    assert GUEST in guest and GUEST not in small_shop.fact_store
 
 
-def test_who_is_unknown_gets_what_sells_now_where_they_live(small_shop):
+def test_an_unknown_shopper_gets_what_sells_now_in_the_country(small_shop):
     table = small_shop.recommend(country="France", k=8)
     assert set(table["channel"]) == {"popular lately"} and table["why"].str.len().min() > 0
     assert (
@@ -100,7 +100,7 @@ def test_who_is_unknown_gets_what_sells_now_where_they_live(small_shop):
     )
 
 
-def test_what_is_excluded_too_dear_or_bought_is_left_out(small_shop, customer):
+def test_excluded_expensive_and_bought_products_are_left_out(small_shop, customer):
     usual = small_shop.recommend(customer, k=200, explain=False)
     dear = float(usual["price"].median())
     named = usual["description"][0]
@@ -109,30 +109,30 @@ def test_what_is_excluded_too_dear_or_bought_is_left_out(small_shop, customer):
     assert (
         not table["description"].str.contains(r"\bred\b").any() and usual["description"].str.contains(r"\bred\b").any()
     )
-    assert not set(table["code"]) & set(small_shop.ledger.bought(customer))
-    assert set(usual["code"]) & set(small_shop.ledger.bought(customer))
+    assert not set(table["code"]) & set(small_shop.fact_store.bought(customer))
+    assert set(usual["code"]) & set(small_shop.fact_store.bought(customer))
 
 
-def test_the_student_answers_alone(small_shop, customer):
+def test_fast_is_the_student_alone(small_shop, customer):
     table = small_shop.recommend(customer, k=6, fast=True)
     asked = small_shop.shopper(customer)
-    expected = small_shop.shelf.student.recommend(asked.history, 6, asked.when)
+    expected = small_shop.two_stage.student.recommend(asked.history, 6, asked.when)
     assert table["code"].tolist() == expected["code"].tolist() and set(table["channel"]) == {"student"}
     assert np.allclose(np.exp(table["score"]), expected["score"], rtol=1e-4) and table["why"].str.len().min() > 0
 
 
-def test_a_query_is_heard(small_shop, customer):
+def test_a_query_finds_what_it_names(small_shop, customer):
     table = small_shop.recommend(customer, query="teapot", k=3, explain=False)
     assert table["description"].str.contains("teapot").all() and set(table["channel"]) == {"text query"}
 
 
-def test_a_new_product_is_on_the_shelf_at_once(small_shop, customer):
+def test_a_new_product_can_be_recommended_at_once(small_shop, customer):
     more = small_shop.add(DRAGON)
     assert "99999Z" in more.catalogue.index and "99999Z" not in small_shop.catalogue.index
     table = more.recommend(customer, query="a dragon teapot", k=5).set_index("code")
     assert "dragon teapot" in table.loc["99999Z", "why"] and table.loc["99999Z", "price"] == 12.5
-    reasons = dict(zip(table.index, more.shelf.reasons(more.shopper(customer), table.index), strict=True))["99999Z"]
-    assert not more.checker.false(table.loc["99999Z", "why"], more.ledger.facts(customer, "99999Z", reasons))
+    reasons = dict(zip(table.index, more.two_stage.reasons(more.shopper(customer), table.index), strict=True))["99999Z"]
+    assert not more.checker.false(table.loc["99999Z", "why"], more.fact_store.facts(customer, "99999Z", reasons))
     with pytest.raises(ValueError, match="99999Z is there already"):
         more.add(DRAGON)
     small = DRAGON.rename(index=lambda code: small_shop.catalogue.index[0].lower())
@@ -145,24 +145,25 @@ def test_a_new_product_is_on_the_shelf_at_once(small_shop, customer):
     assert small_shop.add(DRAGON.assign(price="4.5")).catalogue.loc["99999Z", "price"] == 4.5
 
 
-def test_what_too_few_bought_so_far_but_lately_is_on_the_shelf(small_shop):
+def test_recent_products_with_few_buyers_count_as_new(small_shop):
     receipts = small_shop.receipts
     first, buyers = receipts.groupby("code")["date"].min(), receipts.groupby("code")["customer"].nunique()
     rare = buyers.index[buyers < small_shop.settings.min_shoppers]
     fresh = [code for code in rare if first[code] >= small_shop.moment - NEW_FOR]
-    assert small_shop.shelf.codes[small_shop.shelf.known :].tolist() == fresh
+    assert small_shop.two_stage.codes[small_shop.two_stage.known :].tolist() == fresh
     one = (
         receipts[receipts["code"] == small_shop.catalogue.index[0]]
         .iloc[:1]
         .assign(code="12345", description="RED KETTLE", date=receipts["date"].max())
     )
-    shelf, parts = small_shop.shelf, small_shop.narrator
+    two_stage = small_shop.two_stage
+    parts = two_stage.model, two_stage.ranker, two_stage.student, small_shop.narrator
     vectors = pd.concat([small_shop.vectors, small_shop.vectors.iloc[:1].set_axis(["12345"])])
-    more = Recommender(pd.concat([receipts, one]), shelf.model, shelf.ranker, shelf.student, parts, vectors)
+    more = Recommender(pd.concat([receipts, one]), *parts, vectors)
     assert "12345" in more.catalogue.index and more.catalogue.loc["12345", "description"] == "RED KETTLE"
 
 
-def test_a_name_leaves_out_all_that_have_its_words_and_a_code_only_one(small_shop):
+def test_excluding_a_name_excludes_all_with_its_words_and_a_code_only_one(small_shop):
     more = small_shop.add(DRAGON.assign(description="teapot"))
     pots = more.catalogue.index[more.catalogue["description"].str.contains("teapot")]
     assert len(pots) > 2 and not set(more.recommend(k=900, exclude=["teapot"], explain=False)["code"]) & set(pots)
@@ -186,7 +187,7 @@ def test_a_name_leaves_out_all_that_have_its_words_and_a_code_only_one(small_sho
         ({"query": " "}, "type something"),
     ],
 )  # fmt: skip
-def test_a_wrong_question_is_named(small_shop, asked, said):
+def test_a_wrong_argument_is_named(small_shop, asked, said):
     codes = small_shop.catalogue.index[:2].tolist()
     filled = {"{0}": codes[0], "{1}": codes[1]}
 
@@ -199,7 +200,7 @@ def test_a_wrong_question_is_named(small_shop, asked, said):
         small_shop.recommend(**{name: fill(value) for name, value in asked.items()})
 
 
-def test_what_is_kept_is_loaded_as_it_was(small_shop, kept, customer):
+def test_saved_and_loaded_it_recommends_the_same(small_shop, kept, customer):
     loaded = Recommender.load(kept)
     pd.testing.assert_frame_equal(loaded.recommend(customer), small_shop.recommend(customer))
     assert loaded.settings == small_shop.settings and loaded.moment == small_shop.moment
@@ -218,7 +219,7 @@ def test_damage_is_named(kept, name, harm):
         Recommender.load(kept)
 
 
-def test_what_is_no_recommender_is_neither_loaded_nor_overwritten(small_shop, tmp_path):
+def test_other_folders_are_neither_loaded_nor_overwritten(small_shop, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match=r"manifest\.json"):
         Recommender.load(tmp_path)
@@ -261,14 +262,14 @@ def test_a_save_that_fails_leaves_the_old_one(small_shop, kept, monkeypatch):
     assert [path.name for path in kept.parent.iterdir()] == ["shop"]
 
 
-def test_receipts_of_people_who_never_return_cannot_be_learned_from():
+def test_receipts_without_returning_customers_are_refused():
     raw = shop.simulate().receipts
     once = raw[raw["CustomerID"].map(raw.groupby("CustomerID")["InvoiceNo"].nunique()) == 1]
     with pytest.raises(ValueError, match=r"came back|next basket|product had"):
         Recommender.build(once, RecommenderConfig.tiny(), say=None)
 
 
-def test_the_catalogue_is_what_enough_bought_and_the_moment_the_day_after(small_shop):
+def test_the_catalogue_has_products_with_enough_buyers_and_the_moment_is_the_day_after(small_shop):
     receipts = rc.clean(shop.simulate().receipts).receipts
     assert small_shop.moment == receipts["date"].max().normalize() + pd.Timedelta(days=1)
     split = evaluation.snapshot(receipts, small_shop.moment)

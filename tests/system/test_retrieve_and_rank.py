@@ -1,4 +1,4 @@
-"""shelf: what the parts of Chapter 12 would say, found in one go."""
+"""The two-stage recommender: it gives what the parts of Chapter 12 give one by one."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from recbook.system.retrieve_and_rank import (
     MOST_CANDIDATES,
     NEAREST_KNOWN,
     NEW_PRODUCT_CHANNEL,
-    _strongest,
+    _by_effect,
     first_channels,
 )
 
@@ -29,48 +29,46 @@ def shopper(small_shop):
 
 @pytest.fixture(scope="module")
 def everything(small_shop):
-    """That the models know."""
-    return np.arange(len(small_shop.shelf.codes)) < small_shop.shelf.known
+    """A mask of the known products."""
+    return np.arange(len(small_shop.two_stage.codes)) < small_shop.two_stage.known
 
 
-def test_scores_are_those_of_the_learned_ranker(small_shop, shopper, everything):
-    found = small_shop.shelf.find(shopper, None, everything)
-    expected = small_shop.shelf.ranker.score(shopper, None, found.codes.tolist())
+def test_scores_are_those_of_lambdarank(small_shop, shopper, everything):
+    found = small_shop.two_stage.find(shopper, None, everything)
+    expected = small_shop.two_stage.ranker.score(shopper, None, found.codes.tolist())
     assert np.allclose(found.scores, expected, atol=1e-4) and (np.diff(found.scores) <= 0).all()
     assert 100 < len(found.codes) <= MOST_CANDIDATES and len(set(found.codes)) == len(found.codes)
 
 
 def test_a_query_weighs_as_much_as_the_shopper(small_shop, shopper, everything):
-    ours, known = small_shop.shelf, small_shop.shelf.index
-    both = BlendedRanker([(ours.ranker, 1.0), (TextRanker(known, encode), 1.0)])
-    hits = (
-        queries.by_text(known, ["blue mug"], encode, FOUND_PER_CHANNEL, among=ours.split.codes.tolist())
-        .codes[0]
-        .tolist()
-    )
+    two_stage, known = small_shop.two_stage, small_shop.two_stage.index
+    both = BlendedRanker([(two_stage.ranker, 1.0), (TextRanker(known, encode), 1.0)])
+    codes = two_stage.split.codes.tolist()
+    hits = queries.by_text(known, ["blue mug"], encode, FOUND_PER_CHANNEL, among=codes).codes[0].tolist()
     expected = rank_candidates(both, shopper, "blue mug", hits, k=10)
-    found = ours.find(shopper, "blue mug", everything)
+    found = two_stage.find(shopper, "blue mug", everything)
     assert found.codes[:10].tolist() == expected["code"].tolist()
     assert np.allclose(found.scores[:10], expected["score"], atol=1e-4)
 
 
-def test_somebody_unknown_gets_what_is_popular(small_shop, everything):
-    ours = small_shop.shelf
-    found = ours.find(Shopper([], small_shop.moment), None, everything)
-    shares = popular_now(ours.split.receipts, ours.split.codes, ours.split.cut)
-    assert shares[[ours.column[code] for code in found.codes[:5]]].tolist() == sorted(shares)[::-1][:5]
+def test_an_unknown_shopper_gets_what_is_popular(small_shop, everything):
+    two_stage = small_shop.two_stage
+    found = two_stage.find(Shopper([], small_shop.moment), None, everything)
+    shares = popular_now(two_stage.split.receipts, two_stage.split.codes, two_stage.split.cut)
+    assert shares[[two_stage.column[code] for code in found.codes[:5]]].tolist() == sorted(shares)[::-1][:5]
 
 
-def test_a_new_product_has_the_mean_score_of_its_kin(small_shop, shopper):
+def test_a_new_product_has_the_mean_score_of_its_nearest_known_products(small_shop, shopper):
     copied = small_shop.catalogue.iloc[10]
     more = small_shop.add(pd.DataFrame({"description": [copied.description + " new"], "price": [3.0]}, index=["N1"]))
-    ours = more.shelf
-    found = ours.find(shopper, None, np.ones(len(ours.codes), bool))
-    vectors = more.vectors.loc[ours.codes].to_numpy()
-    near = np.argsort(-(vectors[: ours.known] @ vectors[-1]), kind="stable")[:NEAREST_KNOWN]
+    two_stage = more.two_stage
+    found = two_stage.find(shopper, None, np.ones(len(two_stage.codes), bool))
+    vectors = more.vectors.loc[two_stage.codes].to_numpy()
+    near = np.argsort(-(vectors[: two_stage.known] @ vectors[-1]), kind="stable")[:NEAREST_KNOWN]
     assert 10 in near
     score = dict(zip(found.codes.tolist(), found.scores, strict=True))
-    assert np.isclose(score["N1"], ours.ranker.score(shopper, None, ours.codes[near].tolist()).mean(), atol=1e-4)
+    expected = two_stage.ranker.score(shopper, None, two_stage.codes[near].tolist()).mean()
+    assert np.isclose(score["N1"], expected, atol=1e-4)
     assert found.channels[found.codes.tolist().index("N1")] == NEW_PRODUCT_CHANNEL
 
 
@@ -79,34 +77,34 @@ def test_only_what_is_allowed_is_found(small_shop, shopper, everything):
     few = nothing.copy()
     few[[5, 6, 7]] = True
     for query in (None, "a mug"):
-        found = small_shop.shelf.find(shopper, query, few)
-        assert set(found.codes) == set(small_shop.shelf.codes[few])
-        assert len(small_shop.shelf.find(shopper, query, nothing).codes) == 0
+        found = small_shop.two_stage.find(shopper, query, few)
+        assert set(found.codes) == set(small_shop.two_stage.codes[few])
+        assert len(small_shop.two_stage.find(shopper, query, nothing).codes) == 0
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_reasons_have_an_effect_on_the_model_that_ranked_and_the_largest_comes_first(small_shop, shopper, fast):
-    ours = small_shop.shelf
+def test_reasons_have_an_effect_on_the_model_that_ranked_largest_first(small_shop, shopper, fast):
+    two_stage = small_shop.two_stage
     codes = small_shop.catalogue.index[::40].tolist()
     named = 0
-    for code, reasons in zip(codes, ours.reasons(shopper, codes, fast), strict=True):
-        why = (ours.student if fast else ours.model).why(shopper.history, code, shopper.when)
+    for code, reasons in zip(codes, two_stage.reasons(shopper, codes, fast), strict=True):
+        why = (two_stage.student if fast else two_stage.model).why(shopper.history, code, shopper.when)
         effects = why.set_index("code")["effect"][reasons]
         assert (effects > -1e-5).all() and (np.diff(effects) <= 1e-4).all()
         named += bool(reasons)
-    assert named and ours.reasons(Shopper([], shopper.when), codes[:1]) == [[]]
+    assert named and two_stage.reasons(Shopper([], shopper.when), codes[:1]) == [[]]
 
 
 def test_what_has_no_effect_or_is_the_product_itself_is_no_reason():
     codes, effects = np.array(["a", "b", "c", "d"]), np.array([0.1, -2.0, 0.5, 0.9])
-    assert _strongest(codes, effects, "d") == ["c", "a"]
+    assert _by_effect(codes, effects, "d") == ["c", "a"]
 
 
 def test_a_product_is_no_reason_for_itself(small_shop, shopper):
     bought = shopper.history[0][1][0]
-    assert bought not in small_shop.shelf.reasons(shopper, [bought, small_shop.catalogue.index[20]])[0]
+    assert bought not in small_shop.two_stage.reasons(shopper, [bought, small_shop.catalogue.index[20]])[0]
 
 
-def test_the_channel_is_where_a_product_stands_highest():
+def test_the_channel_is_the_one_that_ranks_a_product_highest():
     lists = {"one": np.array([4, 2, -1]), "two": np.array([2, 4, 7])}
     assert first_channels(np.array([2, 4, 7]), lists) == ["two", "one", "two"]

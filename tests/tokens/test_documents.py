@@ -1,9 +1,7 @@
 """documents: hand-made receipts whose documents are known word for word, and facts counted again with sets."""
 
-import os
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,10 +14,10 @@ from recbook.cleaning.load import load_receipts
 from recbook.tokens import documents
 from recbook.tokens.files import read_tokens, write_tokens
 from recbook.tokens.vocabulary import CONTROL_TOKENS, Vocabulary, learn_bpe
+from tests.real import REAL, needs_real
 
 pytest.importorskip("tiktoken")
 
-REAL = Path(os.environ.get("RECBOOK_REAL") or Path(__file__).parents[3] / "shared" / "data" / "online_retail.csv.gz")
 COLUMNS = ["invoice", "code", "description", "quantity", "date", "price", "customer", "country"]
 LINES = [
     ("1", "A", "WHITE MUG", 6, "2010-12-01 08:26", 2.55, 7, "United Kingdom"),
@@ -100,7 +98,7 @@ def test_a_product_without_a_token_is_written_by_its_text(receipts):
 
 @given(st.lists(st.sampled_from([*CONTROL_TOKENS, "<|A|>", "tea ", "é"]), max_size=4))
 @settings(deadline=None)
-def test_encode_takes_tokens_from_names_and_from_nothing_else(words):
+def test_encode_document_takes_tokens_from_names_and_from_nothing_else(words):
     text = "".join(words)
     parts = [documents.Control("<|basket|>"), text, documents.Product("B"), documents.Product("unknown")]
     expected = [VOCABULARY.control["<|basket|>"], *text.encode(), VOCABULARY.product["B"]]
@@ -112,7 +110,7 @@ def test_a_control_token_that_is_none_is_an_error():
         documents.encode_document([documents.Control("<|bucket|>")], VOCABULARY)
 
 
-def test_texts_are_the_documents_less_their_tokens(receipts):
+def test_document_texts_are_the_documents_less_their_tokens(receipts):
     for_all = "".join(documents.document_texts(receipts))
     written = [*documents.product_cards(receipts, VOCABULARY), *documents.basket_documents(receipts, VOCABULARY)]
     written += documents.shopper_narratives(receipts, VOCABULARY)
@@ -195,13 +193,13 @@ def test_every_narrative_is_true(embedded, bytes_of):
     assert min(kinds.values()) > 300
 
 
-def test_companions_are_the_most_frequent_partners(embedded):
+def test_co_purchases_are_the_products_most_often_in_the_same_basket(embedded):
     holding = embedded.groupby("code")["invoice"].agg(set).to_dict()
-    table = documents._companions(embedded)
+    table = documents._co_purchases(embedded)
     for code in sorted(holding)[::90]:
         counts = {other: len(holding[code] & invoices) for other, invoices in holding.items() if other != code}
         best = min(counts, key=lambda other: (-counts[other], other))
-        assert (table.loc[code, "companion"], table.loc[code, "together"]) == (best, counts[best])
+        assert (table.loc[code, "co_purchase"], table.loc[code, "together"]) == (best, counts[best])
 
 
 def test_documents_are_the_same_every_time_and_there_is_one_for_each(embedded, bytes_of):
@@ -221,7 +219,7 @@ def test_documents_are_the_same_every_time_and_there_is_one_for_each(embedded, b
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.exists(), reason=f"no real receipts at {REAL}; set RECBOOK_REAL")
+@needs_real
 def test_the_real_log_is_written(tmp_path):
     receipts = rc.clean(load_receipts(REAL)).receipts
     vocabulary = Vocabulary(BYTES, sorted(receipts["code"].unique()))

@@ -1,4 +1,4 @@
-"""token_files: against the bytes of the file as NumPy reads them, hand-made windows, and a bound on memory."""
+"""files: against the bytes of the file as NumPy reads them, hand-made windows, and a bound on memory."""
 
 import json
 import tracemalloc

@@ -1,10 +1,9 @@
-"""tokens: against byte-pair encoding written naively, the `tokenizers` library, and tiktoken's own GPT-2."""
+"""vocabulary: against byte-pair encoding written naively, the `tokenizers` library, and tiktoken's own GPT-2."""
 
 import json
 import os
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,9 +44,6 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def gpt2() -> dict[bytes, int]:
-    folder = Path(__file__).parents[3] / "shared" / "data" / "tiktoken_cache"
-    if folder.is_dir() and "TIKTOKEN_CACHE_DIR" not in os.environ:
-        os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
     if "TIKTOKEN_CACHE_DIR" not in os.environ:
         pytest.skip("GPT-2's vocabulary is not at hand; set TIKTOKEN_CACHE_DIR")
     return gpt2_ranks()
@@ -83,23 +79,23 @@ def naive(texts: list[str], size: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", [256, 257, 300, 400])
-def test_learn_gives_the_merges_of_a_naive_byte_pair_encoding(size):
+def test_learn_bpe_gives_the_merges_of_a_naive_byte_pair_encoding(size):
     assert list(learn_bpe(TEXTS, size)) == naive(TEXTS, size)
 
 
-def test_learn_by_hand():
+def test_learn_bpe_by_hand():
     ranks = learn_bpe(["ab ab"], 1000)
     assert list(ranks)[256:] == [b"ab"]  # twice; " ab" occurs once, and is left alone
     assert list(ranks.values()) == list(range(257))
 
 
-def test_learn_never_merges_across_words():
+def test_learn_bpe_never_merges_across_words():
     learned = list(learn_bpe(["tea cup2;"] * 9, 1000))[256:]
     assert {b" cup", b"tea"} <= set(learned)
     assert not [token for token in learned if b"p2" in token or b"2;" in token or b"a " in token]
 
 
-def test_learn_needs_room_for_the_bytes():
+def test_learn_bpe_needs_room_for_the_bytes():
     with pytest.raises(ValueError, match="255 tokens are too few"):
         learn_bpe(TEXTS, 255)
     assert len(learn_bpe([], 300)) == 256  # nothing to learn from

@@ -100,12 +100,12 @@ def test_one_changed_byte_is_damage(tmp_path, capsys):
     assert checkpoints.resume_checkpoint(tmp_path, *stepped()).step == 0 and "checksum" in capsys.readouterr().out
 
 
-def test_what_a_killed_process_left_is_swept_away(tmp_path):
+def test_partial_checkpoints_of_a_killed_process_are_removed(tmp_path):
     kept = checkpoints.save_checkpoint(tmp_path, RunState(2, []), *stepped())
     (tmp_path / ".step-0000003-abc").mkdir()
     (tmp_path / ".step-0000003-abc" / checkpoints.MODEL).write_bytes(b"half")
     assert checkpoints.list_checkpoints(tmp_path) == [kept]
-    checkpoints.sweep_checkpoints(tmp_path)
+    checkpoints.remove_partial_checkpoints(tmp_path)
     assert list(tmp_path.iterdir()) == [kept]
 
 
@@ -152,7 +152,7 @@ def test_a_checkpoint_holds_a_model_too(tmp_path):
 
 
 def test_a_model_that_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"no model in {tmp_path}.*save_model"):
+    with pytest.raises(FileNotFoundError, match=f"no model in {tmp_path}.*save_gpt"):
         checkpoints.load_gpt(tmp_path)
     path = checkpoints.save_gpt(stepped()[0], tmp_path)
     truncate(path)

@@ -1,4 +1,4 @@
-"""recipe, training, devices, progress, tracking: against hand-computed steps, limits, and one process or one batch."""
+"""loop, config, distributed, progress, tracking: against hand-computed steps, limits, and one process or one batch."""
 
 import json
 import math
@@ -192,7 +192,7 @@ def test_the_mean_of_the_parts_means_would_be_another_loss():
     assert abs(np.mean(halves) - model.loss(tokens, targets).item()) > 1e-3
 
 
-def test_counted_targets():
+def test_count_targets():
     ids = torch.tensor([[1, -1], [0, 2]])
     assert count_targets((ids, ids)) == 3
     assert count_targets((ids, torch.tensor([-1.0, 0.5]))) == 2  # a real number may be -1
@@ -540,7 +540,7 @@ def test_mlflow_holds_what_metrics_jsonl_holds_and_says_nothing(tmp_path, capfd)
     assert said.err == said.out == ""
 
 
-def test_a_kill_between_a_look_and_the_end_loses_no_figure_and_leaves_no_run_open(tmp_path, monkeypatch):
+def test_a_kill_between_an_evaluation_and_the_end_loses_no_figure_and_leaves_no_run_open(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     settings = TrainingConfig(steps=4, evaluate_every=2)
     looks = [{"step": step, "loss": 4.0 / step, "validation_loss": 5.0 / step} for step in (2, 4)]

@@ -1,4 +1,4 @@
-"""Checks of chapter 9: the loss of a set among what is on sale, counts that fade, what was on sale, deletion."""
+"""Checks of Chapter 9: the loss of a set among what is on sale, counts that fade, what was on sale, deletion."""
 
 import numpy as np
 
@@ -9,22 +9,22 @@ from recbook.book.exercises import Exercise, Mistake
 
 def loss_on_sale(logits, targets, on_sale):
     """Mean nats of the targets that are on sale, under one softmax over what is on sale."""
-    chances = logits - np.logaddexp.reduce(logits[on_sale])
-    return -np.mean([chances[target] for target in targets if on_sale[target]])
+    log_probabilities = logits - np.logaddexp.reduce(logits[on_sale])
+    return -np.mean([log_probabilities[target] for target in targets if on_sale[target]])
 
 
 def _over_the_whole_catalogue(logits, targets, on_sale):
-    chances = logits - np.logaddexp.reduce(logits)
-    return -np.mean([chances[target] for target in targets if on_sale[target]])
+    log_probabilities = logits - np.logaddexp.reduce(logits)
+    return -np.mean([log_probabilities[target] for target in targets if on_sale[target]])
 
 
 def _summed(logits, targets, on_sale):
     return loss_on_sale(logits, targets, on_sale) * sum(on_sale[target] for target in targets)
 
 
-def _asked_for_what_is_not_sold(logits, targets, on_sale):
-    chances = logits - np.logaddexp.reduce(logits[on_sale])
-    return -np.mean([chances[target] for target in targets])
+def _with_what_is_not_on_sale(logits, targets, on_sale):
+    log_probabilities = logits - np.logaddexp.reduce(logits[on_sale])
+    return -np.mean([log_probabilities[target] for target in targets])
 
 
 def _divided_by_the_whole_basket(logits, targets, on_sale):
@@ -176,7 +176,7 @@ EXERCISES = [
         [
             Mistake(_over_the_whole_catalogue, "what is not on sale must not share in the probability either."),
             Mistake(_summed, "take the mean, or large baskets count for more than small ones."),
-            Mistake(_asked_for_what_is_not_sold, "leave out targets that are not on sale: nobody could rank them."),
+            Mistake(_with_what_is_not_on_sale, "leave out targets that are not on sale: nobody could rank them."),
             Mistake(_divided_by_the_whole_basket, "the mean is over the targets that are on sale, not over all."),
             Mistake(_one_softmax_a_product, "one softmax over products, not one yes or no for each of them."),
         ],
@@ -209,7 +209,7 @@ EXERCISES = [
         ],
         [
             Mistake(_lines_instead_of_shoppers, "a shopper who buys it twice is one shopper: count different ones."),
-            Mistake(_as_known_in_the_end, "who bought it later, nobody knew then: only lines before `today`."),
+            Mistake(_as_known_in_the_end, "nobody knows `today` who buys it later: only lines before `today`."),
             Mistake(_today_as_well, "a line of `today` itself comes too late: strictly before."),
             Mistake(_more_than_least, "`least` shoppers are enough: at least, not more than."),
         ],

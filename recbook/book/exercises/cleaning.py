@@ -1,4 +1,4 @@
-"""Checks of chapter 1: baskets, cancellations, names and repeats on receipts small enough to work out by hand."""
+"""Checks of Chapter 1: baskets, cancellations, names and repeats on receipts small enough to work out by hand."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ MANY = _receipts(*[(str(n // 4), f"2{n * n % 13:04}", 1 + n % 3, n // 4, n // 4 
 
 
 def basket_sizes(receipts):
-    """Distinct products an invoice."""
+    """Distinct products per invoice."""
     return receipts.drop_duplicates(["invoice", "code"]).groupby("invoice").size()
 
 
@@ -211,7 +211,7 @@ EXERCISES = [
                 _first_baskets_too, "That counts first baskets too, in which nothing can be a repeat. Leave them out."
             ),
             Mistake(
-                _own_repeats, "A product on two lines of one receipt is not its own repeat: once a basket, please."
+                _own_repeats, "A product on two lines of one receipt is not its own repeat: count it once per basket."
             ),
             Mistake(_anybody, "That asks whether anybody bought it before. Ask it of the same customer."),
         ],

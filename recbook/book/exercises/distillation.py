@@ -1,4 +1,4 @@
-"""Checks of chapter 16: soft targets, a teacher's confidence, a divergence of lists, and the share of a gap closed."""
+"""Checks of chapter 16: soft targets, a teacher's confidence, the divergence of lists, the share of the gap closed."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from recbook.book.exercises import Exercise, Mistake
 
 
 def soft_targets(scores, temperature):
-    """Scores of one list as chances that sum to one; a score of minus infinity has none."""
+    """Scores of one list as probabilities that sum to one; a score of minus infinity gets zero."""
     scores = np.asarray(scores, float) / temperature
     shares = np.exp(scores - scores.max())
     return shares / shares.sum()
@@ -33,11 +33,11 @@ def _overflows(scores, temperature):
         return shares / shares.sum()
 
 
-# 16.2: how sure a teacher is
+# 16.2: a teacher's confidence
 
 
 def confidence(chances):
-    """One less the entropy of a list as a share of the largest; chances of zero are places that the list lacks."""
+    """One less the entropy of a list as a share of the largest; zeros are places that the list lacks."""
     some = np.asarray([chance for chance in chances if chance > 0], float)
     if len(some) == 1:
         return 1.0
@@ -66,12 +66,12 @@ def _not_a_share(chances):
 
 
 def divergence(logits, listed, chances):
-    """Nats by which a student, its softmax over all products, is off the teacher's list of some."""
+    """The KL divergence, in nats, of a student with a softmax over all products from a teacher's list."""
     logits, chances = np.asarray(logits, float), np.asarray(chances, float)
-    told = logits - logits.max()
-    told = (told - np.log(np.exp(told).sum()))[listed]
+    logs = logits - logits.max()
+    logs = (logs - np.log(np.exp(logs).sum()))[listed]
     some = chances > 0
-    return float((chances[some] * (np.log(chances[some]) - told[some])).sum())
+    return float((chances[some] * (np.log(chances[some]) - logs[some])).sum())
 
 
 def _among_the_list(logits, listed, chances):
@@ -86,9 +86,9 @@ def _cross_entropy(logits, listed, chances):
 
 def _the_other_way_round(logits, listed, chances):
     logits, chances = np.asarray(logits, float), np.asarray(chances, float)
-    told = np.exp(logits - logits.max())
-    told, some = (told / told.sum())[listed], chances > 0
-    return float((told[some] * np.log(told[some] / chances[some])).sum())
+    student = np.exp(logits - logits.max())
+    student, some = (student / student.sum())[listed], chances > 0
+    return float((student[some] * np.log(student[some] / chances[some])).sum())
 
 
 def _halves_of_the_logits(logits, listed, chances):

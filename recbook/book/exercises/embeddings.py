@@ -1,4 +1,4 @@
-"""Chapter 3: cosine, word weights, nearest rows, interests."""
+"""Checks of Chapter 3: cosine, word weights, nearest rows, interests."""
 
 import math
 
@@ -51,7 +51,7 @@ def _unsmoothed(texts):
 
 
 def nearest_rows(vectors, row, k):
-    """The k rows most alike to row `row`, itself left out, best first."""
+    """The k rows most similar to row `row`, itself left out, best first."""
     others = [i for i in range(len(vectors)) if i != row]
     return sorted(others, key=lambda i: (-round(cosine(vectors[i], vectors[row]), 9), i))[:k]
 
@@ -121,7 +121,7 @@ EXERCISES = [
             (["tea for two", "TEA", "two two", "coffee", "cosy tea"],),
         ],
         [
-            Mistake(_counts_repeats, "Count texts, not occurrences: a word counts once a text, so take a set."),
+            Mistake(_counts_repeats, "Count texts, not occurrences: a word counts once per text, so take a set."),
             Mistake(_keeps_capitals, "`Red` and `red` are one word: lower-case the text first."),
             Mistake(_unsmoothed, "That is ln(n / d). The formula adds one in three places."),
         ],

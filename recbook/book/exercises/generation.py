@@ -1,4 +1,4 @@
-"""Checks of chapter 8: temperature, top-k, top-p, the repetition penalty, a trie, beam search."""
+"""Checks of Chapter 8: temperature, top-k, top-p, the repetition penalty, a trie, beam search."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 6: the causal mask, attention's scale, rotary positions, counts of parameters and bytes."""
+"""Checks of Chapter 6: the causal mask, attention's scale, rotary positions, counts of parameters and bytes."""
 
 import numpy as np
 
@@ -219,7 +219,7 @@ EXERCISES = [
         [(1, 128, 4, 4, 128, 4), (16, 512, 8, 8, 512, 2), (3, 10, 1, 2, 6, 4)],
         [
             Mistake(_keys_alone, "that is the keys; the values are kept as well."),
-            Mistake(_a_whole_width_a_head, "the heads share the width: each keeps width / heads numbers a position."),
+            Mistake(_a_whole_width_a_head, "the heads share the width: each keeps width / heads numbers per position."),
             Mistake(_one_row, "every row of the batch has a text of its own, and so its own keys and values."),
             Mistake(_weights_kept, "nobody needs the attention weights again: what is kept are keys and values."),
         ],

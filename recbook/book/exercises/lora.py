@@ -1,4 +1,4 @@
-"""Checks of chapter 10: what an adapter counts, computes and adds, the rank that is enough, a loss on answers alone."""
+"""Checks of Chapter 10: what an adapter counts, computes and adds, the rank that is enough, a loss on answers alone."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def _biases_too(shapes, rank):
 
 
 def lora_forward(x, W, b, A, B, alpha):
-    """The frozen way and the narrow one: (n, in) -> (n, out)."""
+    """The output of the frozen layer and its adapter: (n, in) -> (n, out)."""
     return x @ W.T + b + alpha / len(A) * (x @ A.T @ B.T)
 
 
@@ -57,11 +57,11 @@ def _exchanged(x, W, b, A, B, alpha):
     return x @ W.T + b + alpha / len(A) * (x @ B @ A)
 
 
-def _frozen_way_scaled(x, W, b, A, B, alpha):
+def _frozen_layer_scaled(x, W, b, A, B, alpha):
     return alpha / len(A) * (x @ W.T + x @ A.T @ B.T) + b
 
 
-def _in_the_place_of_the_frozen_way(x, W, b, A, B, alpha):
+def _in_place_of_the_frozen_layer(x, W, b, A, B, alpha):
     return alpha / len(A) * (x @ A.T @ B.T) + b
 
 
@@ -180,14 +180,14 @@ EXERCISES = [
             (*_layer(4, 6, 4, seed=20), 1.0),
         ],
         [
-            Mistake(_without_the_scale, "the narrow way is not scaled: multiply it by alpha / rank."),
+            Mistake(_without_the_scale, "the adapter's output is not scaled: multiply it by alpha / rank."),
             Mistake(_alpha_alone, "the scale is alpha / rank, and the rank is the number of A's rows."),
             Mistake(_over_the_width, "you divided alpha by the number of inputs; the rank is the number of A's rows."),
             Mistake(
                 _exchanged, "A and B are exchanged: x meets A first, which makes it narrow, then B: x @ A.T @ B.T."
             ),
-            Mistake(_frozen_way_scaled, "the frozen way has no scale: alpha / rank is for what the adapter adds."),
-            Mistake(_in_the_place_of_the_frozen_way, "the adapter adds to the frozen layer: x @ W.T is missing."),
+            Mistake(_frozen_layer_scaled, "the frozen layer has no scale: alpha / rank is for what the adapter adds."),
+            Mistake(_in_place_of_the_frozen_layer, "the adapter adds to the frozen layer: x @ W.T is missing."),
         ],
     ),
     Exercise(

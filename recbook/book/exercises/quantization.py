@@ -1,4 +1,4 @@
-"""Checks of chapter 11: int8 by row, two codes in a byte, the nearest level, bytes with double scales, the roofline."""
+"""Checks of Chapter 11: int8 by row, two codes in a byte, the nearest level, bytes with double scales, the roofline."""
 
 from math import ceil
 

@@ -1,14 +1,14 @@
-"""Checks of chapter 12: channels merged, what a swap is worth, shrinkage, lift, and who may look at whom."""
+"""Checks of chapter 12: round-robin interleaving, ΔNDCG of a swap, shrinkage, lift, an order-invariant mask."""
 
 import numpy as np
 
 from recbook.book.exercises import Exercise, Mistake
 
-# 12.1: channels take turns
+# 12.1: round-robin interleaving
 
 
-def merged(channels, n):
-    """The first n distinct products, the channels taking turns."""
+def interleaved(channels, n):
+    """The first n distinct products, by round-robin over the channels."""
     taken = []
     for turn in range(max(map(len, channels), default=0)):
         for channel in channels:
@@ -31,11 +31,11 @@ def _shortest_ends_it(channels, n):
     return list(dict.fromkeys(code for turn in turns for code in turn))[:n]
 
 
-# 12.2: what a swap is worth
+# 12.2: ΔNDCG of a swap
 
 
-def swap_worth(hits, i, j):
-    """How much NDCG changes, either way, when the products at places i and j change places."""
+def delta_ndcg(hits, i, j):
+    """The absolute change of NDCG when the products at places i and j change places."""
     discount = 1 / np.log2(np.arange(len(hits)) + 2)
     ideal = discount[: sum(hits)].sum()
     return float(abs((hits[i] - hits[j]) * (discount[i] - discount[j])) / ideal)
@@ -59,24 +59,24 @@ def _places_from_one_too_late(hits, i, j):
 # 12.3: shrinkage
 
 
-def shrunk(theirs, whole, trust):
-    """A country's shares, with `trust` lines of the whole shop's added."""
+def shrunk(theirs, whole, prior):
+    """A country's shares, with `prior` lines added that are spread as the whole shop's."""
     theirs, whole = np.asarray(theirs, float), np.asarray(whole, float)
-    return (theirs + trust * whole) / (theirs.sum() + trust)
+    return (theirs + prior * whole) / (theirs.sum() + prior)
 
 
-def _shares_averaged(theirs, whole, trust):
+def _shares_averaged(theirs, whole, prior):
     theirs, whole = np.asarray(theirs, float), np.asarray(whole, float)
     return (theirs / max(theirs.sum(), 1) + whole) / 2
 
 
-def _same_for_every_product(theirs, whole, trust):
+def _same_for_every_product(theirs, whole, prior):
     theirs = np.asarray(theirs, float)
-    return (theirs + trust / len(theirs)) / (theirs.sum() + trust)
+    return (theirs + prior / len(theirs)) / (theirs.sum() + prior)
 
 
-def _not_shares(theirs, whole, trust):
-    return np.asarray(theirs, float) + trust * np.asarray(whole, float)
+def _not_shares(theirs, whole, prior):
+    return np.asarray(theirs, float) + prior * np.asarray(whole, float)
 
 
 # 12.4: lift
@@ -103,11 +103,11 @@ def _no_logarithm(both, first, second, baskets, prior):
     return float((both + prior) / (first * second / baskets + prior))
 
 
-# 12.5: the mask of the prompt whose order says nothing
+# 12.5: the mask of the order-invariant prompt
 
 
 def invariant_mask(prefix, lengths):
-    """Who may look at whom, (T, T) bool: the prefix, candidate blocks, and one closing position that sees all."""
+    """The attention mask, (T, T) bool: the prefix, candidate blocks, and one closing position that sees all."""
     block = np.repeat(np.arange(len(lengths) + 2), [prefix, *lengths, 1])
     before = np.tri(len(block), dtype=bool)
     closing = block == len(lengths) + 1
@@ -138,7 +138,7 @@ def _closing_sees_the_prefix_alone(prefix, lengths):
 EXERCISES = [
     Exercise(
         "12.1",
-        merged,
+        interleaved,
         [
             ([["a", "b", "c"], ["b", "d", "e"]], 4),
             ([["a"], ["b", "c", "d"], ["d", "e"]], 5),
@@ -148,7 +148,7 @@ EXERCISES = [
         [
             Mistake(
                 _one_after_the_other,
-                "you empty the first channel before the second has its turn: take the first of each, then the second.",
+                "you empty the first channel before you look at the second: take the first of each, then the second.",
             ),
             Mistake(_with_repeats, "a product that two channels found stands twice: take each once."),
             Mistake(_shortest_ends_it, "you stop when the shortest channel is empty: the others go on."),
@@ -156,7 +156,7 @@ EXERCISES = [
     ),
     Exercise(
         "12.2",
-        swap_worth,
+        delta_ndcg,
         [
             ([0, 1, 0, 0, 1], 0, 1),
             ([1, 0, 0, 1, 0, 1], 1, 5),
@@ -183,7 +183,7 @@ EXERCISES = [
                 "half and half, however many lines there are: few must count less than many. Add lines, then divide.",
             ),
             Mistake(
-                _same_for_every_product, "you added the same to every product: add the whole shop's shares times trust."
+                _same_for_every_product, "you added the same to every product: add the whole shop's shares times prior."
             ),
             Mistake(_not_shares, "these do not add up to one: divide by their sum."),
         ],
@@ -203,7 +203,7 @@ EXERCISES = [
             ),
             Mistake(
                 _without_the_prior,
-                "the prior is missing: a pair that never met would have minus infinity, one that met once a fortune.",
+                "the prior is missing: a pair that never met would have minus infinity, one that met once a huge lift.",
             ),
             Mistake(
                 _baskets_forgotten, "by chance first · second / baskets hold both: divide by the number of baskets."

@@ -1,4 +1,4 @@
-"""Checks of chapter 4: brute force, recall, cells, bytes, filters."""
+"""Checks of Chapter 4: brute force, recall, cells, bytes, filters."""
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def _every_cell(vectors, centres, query, nprobe, k):
 
 
 def pq_bytes(products, dimensions, pieces):
-    """Bytes of a product-quantized catalogue: a byte a piece, and the codebooks."""
+    """Bytes of a product-quantized catalogue: one byte per piece, and the codebooks."""
     return products * pieces + 256 * dimensions * 4
 
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 22: filter then cut, the slow tail, a damaged folder, what is worth its time, the loop."""
+"""Checks of Chapter 22: filter then cut, tail latency, a damaged folder, the Pareto front, the feedback loop."""
 
 import hashlib
 
@@ -19,23 +19,23 @@ def _cut_first(ranked, prices, price_max, left_out, k):
     return first_allowed(ranked[:k], prices, price_max, left_out, k)
 
 
-def _price_alone(ranked, prices, price_max, left_out, k):
+def _price_only(ranked, prices, price_max, left_out, k):
     return first_allowed(ranked, prices, price_max, [], k)
 
 
-def _below_the_limit(ranked, prices, price_max, left_out, k):
+def _strictly_below(ranked, prices, price_max, left_out, k):
     return [code for code in ranked if prices[code] < price_max and code not in left_out][:k]
 
 
-def _by_price(ranked, prices, price_max, left_out, k):
+def _sorted_by_price(ranked, prices, price_max, left_out, k):
     return first_allowed(sorted(ranked, key=lambda code: prices[code]), prices, price_max, left_out, k)
 
 
-# 22.2: the slow tail
+# 22.2: tail latency
 
 
 def within(times, share):
-    """The least time within which at least that share of the answers came."""
+    """The least time within which at least that share of the answers came: a quantile."""
     ordered = sorted(times)
     return ordered[max(0, int(np.ceil(round(share * len(ordered), 9))) - 1)]
 
@@ -52,7 +52,7 @@ def _unsorted(times, share):
     return times[max(0, int(np.ceil(round(share * len(times), 9))) - 1)]
 
 
-def _one_too_far(times, share):
+def _off_by_one(times, share):
     ordered = sorted(times)
     return ordered[min(len(ordered) - 1, int(np.ceil(round(share * len(ordered), 9))))]
 
@@ -61,34 +61,34 @@ def _one_too_far(times, share):
 
 
 def damaged(manifest, files):
-    """The names, sorted, of files that are missing or are not what the manifest says."""
+    """The sorted names of files that are missing or differ from the manifest."""
     return sorted(
         name for name, said in manifest.items() if name not in files or hashlib.sha256(files[name]).hexdigest() != said
     )
 
 
-def _missing_passed_over(manifest, files):
+def _missing_ignored(manifest, files):
     return sorted(name for name, said in manifest.items() if hashlib.sha256(files.get(name, b"")).hexdigest() != said
                   and name in files)  # fmt: skip
 
 
-def _strangers_named(manifest, files):
+def _unlisted_included(manifest, files):
     return sorted({*damaged(manifest, files), *(set(files) - set(manifest))})
 
 
-def _missing_alone(manifest, files):
+def _only_missing(manifest, files):
     return sorted(name for name in manifest if name not in files)
 
 
-def _the_good_ones(manifest, files):
+def _undamaged(manifest, files):
     return sorted(set(manifest) - set(damaged(manifest, files)))
 
 
-# 22.4: worth its time
+# 22.4: the Pareto front
 
 
 def worth_it(methods):
-    """Methods, fastest first, than which no other is as fast and as good, and better in one of the two."""
+    """The methods that no other dominates, fastest first: as fast and as good, and better in one of the two."""
     kept = []
     for name, (ms, quality) in methods.items():
         others = [other for key, other in methods.items() if key != name]
@@ -98,7 +98,7 @@ def worth_it(methods):
 
 
 def _better_in_both(methods):
-    """Throws out only what is beaten in both at once."""
+    """Leaves out only what another method beats in both."""
     kept = [
         name
         for name, (ms, quality) in methods.items()
@@ -111,19 +111,19 @@ def _best_first(methods):
     return sorted(worth_it(methods), key=lambda name: (-methods[name][1], name))
 
 
-def _best_alone(methods):
+def _only_the_best(methods):
     return [max(methods, key=lambda name: methods[name][1])]
 
 
-def _small_quality_is_good(methods):
+def _lower_quality_preferred(methods):
     return worth_it({name: (ms, -quality) for name, (ms, quality) in methods.items()})
 
 
-# 22.5: the loop
+# 22.5: the feedback loop
 
 
 def looped(sold, shown, rounds, bought):
-    """Sales after so many rounds in which the best sellers are shown and each of those shown is bought so often."""
+    """Shares of sales after rounds that show the best sellers; each product shown is bought `bought` times."""
     sold = list(sold)
     for _ in range(rounds):
         best = sorted(range(len(sold)), key=lambda product: (-sold[product], product))[:shown]
@@ -133,7 +133,7 @@ def looped(sold, shown, rounds, bought):
 
 
 def _least_sold(sold, shown, rounds, bought):
-    """Shows what sells least."""
+    """Shows the worst sellers."""
     best = sorted(range(len(sold)), key=lambda product: (sold[product], product))[:shown]
     sold = [count + bought * rounds * (product in best) for product, count in enumerate(sold)]
     return [count / sum(sold) for count in sold]
@@ -148,7 +148,7 @@ def _one_round(sold, shown, rounds, bought):
     return looped(sold, shown, 1, bought)
 
 
-def _first_total(sold, shown, rounds, bought):
+def _divided_by_first_total(sold, shown, rounds, bought):
     return [count / sum(sold) for count in _counts(sold, shown, rounds, bought)]
 
 
@@ -167,9 +167,9 @@ EXERCISES = [
         ],
         [
             Mistake(_cut_first, "that cuts first and filters then: the list comes out short. Filter, then cut."),
-            Mistake(_price_alone, "what is left out must not come back: look at both conditions."),
-            Mistake(_below_the_limit, "a product that costs exactly the limit is within it."),
-            Mistake(_by_price, "the order is the ranking's: the cheapest is not the best."),
+            Mistake(_price_only, "what is left out must not come back: look at both conditions."),
+            Mistake(_strictly_below, "a product that costs exactly the limit is within it."),
+            Mistake(_sorted_by_price, "the order is the ranking's: the cheapest is not the best."),
         ],
     ),
     Exercise(
@@ -186,7 +186,7 @@ EXERCISES = [
             Mistake(_interpolated, "that lies between two answers: give a time that some answer really took."),
             Mistake(_rounded_down, "too few answers came within that time: round the number of them up."),
             Mistake(_unsorted, "sort the times first: the answers came in any order."),
-            Mistake(_one_too_far, "that is one answer too far: the places of a list count from zero."),
+            Mistake(_off_by_one, "that is one answer too far: the places of a list count from zero."),
         ],
     ),
     Exercise(
@@ -199,10 +199,10 @@ EXERCISES = [
             (MANIFEST, FILES | {"notes.txt": b"mine", "model.safetensors": b""}),
         ],
         [
-            Mistake(_missing_passed_over, "a file that is missing is damaged, too."),
-            Mistake(_strangers_named, "a file that the manifest does not name is none of its business."),
-            Mistake(_missing_alone, "a file can be there and hold something else: compare its hash."),
-            Mistake(_the_good_ones, "those are the whole ones: the others are asked for."),
+            Mistake(_missing_ignored, "a file that is missing is damaged, too."),
+            Mistake(_unlisted_included, "a file that the manifest does not name is none of its business."),
+            Mistake(_only_missing, "a file can be there and hold something else: compare its hash."),
+            Mistake(_undamaged, "those are the whole ones: the others are asked for."),
         ],
     ),
     Exercise(
@@ -220,8 +220,8 @@ EXERCISES = [
                 "a method that is as fast and worse is not worth it either: it need not be beaten in both.",
             ),
             Mistake(_best_first, "sort by the time, the fastest first."),
-            Mistake(_best_alone, "that is the best one: a worse one that is faster can be worth it, too."),
-            Mistake(_small_quality_is_good, "of the quality more is better, of the time less."),
+            Mistake(_only_the_best, "that is the best one: a worse one that is faster can be worth it, too."),
+            Mistake(_lower_quality_preferred, "of the quality more is better, of the time less."),
         ],
     ),
     Exercise(
@@ -237,7 +237,7 @@ EXERCISES = [
             Mistake(_least_sold, "the best sellers are those with the most sales, not the fewest."),
             Mistake(_counts, "those are counts: divide by all sales at the end."),
             Mistake(_one_round, "that is one round: the shop goes on as often as `rounds` says."),
-            Mistake(_first_total, "divide by the sales at the end, or the shares add up to more than one."),
+            Mistake(_divided_by_first_total, "divide by the sales at the end, or the shares add up to more than one."),
         ],
     ),
 ]

@@ -1,4 +1,4 @@
-"""Checks of chapter 5: words in tokens, whole characters, names that text cannot forge, bytes, windows."""
+"""Checks of Chapter 5: words in tokens, whole characters, control tokens that text cannot forge, bytes, windows."""
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def _bytes_of(*texts: str) -> list[bytes]:
     return [bytes([byte]) for text in texts for byte in text.encode()]
 
 
-# 5.3: names that text cannot forge
+# 5.3: control tokens that text cannot forge
 
 
 def prompt_ids(parts, control):
@@ -224,7 +224,7 @@ EXERCISES = [
         [
             Mistake(_bits, "these are bits; a byte has eight."),
             Mistake(_off_by_one, "with exactly 65,536 tokens the largest id is 65,535, and that fits two bytes."),
-            Mistake(_as_int64, "eight bytes a token is NumPy's default; two or four are enough."),
+            Mistake(_as_int64, "eight bytes per token is NumPy's default; two or four are enough."),
         ],
     ),
     Exercise(

@@ -1,4 +1,4 @@
-"""Checks of chapter 7: the schedule, AdamW, clipping, accumulation, the time that training takes."""
+"""Checks of Chapter 7: the schedule, AdamW, clipping, accumulation, the time that training takes."""
 
 import math
 
@@ -117,7 +117,7 @@ def _not_divided(gradients, targets):
 
 
 def hours(weights, tokens, peak, utilisation):
-    """Hours to train: six operations a weight and token, at a share of the peak's operations a second."""
+    """Hours to train: six operations per weight and token, at a share of the peak's operations per second."""
     return 6 * weights * tokens / (peak * utilisation) / 3600
 
 
@@ -199,7 +199,7 @@ EXERCISES = [
         hours,
         [(53e6, 262e6, 1e12, 0.4), (1.2e6, 1.6e6, 2e11, 0.25), (124e6, 1e10, 3.12e14, 0.5)],
         [
-            Mistake(_forward_only, "backward costs twice as much as forward: six operations a weight, not two."),
+            Mistake(_forward_only, "backward costs twice as much as forward: six operations per weight, not two."),
             Mistake(_at_the_peak, "nobody reaches the peak: divide by the share that is reached."),
             Mistake(_seconds, "that is seconds."),
         ],

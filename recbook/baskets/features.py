@@ -1,6 +1,6 @@
-"""What a shop knows at a moment, in numbers: of each product a shopper bought, of the shopper, of every product.
+"""Features at a prediction point: of user and item (each product bought), of the user, of every item.
 
-Nothing here is learned and nothing looks ahead: whatever is asked on a day is answered from what came before it.
+Nothing here is learned, and nothing looks ahead: the features of a day are counted from what came before it.
 """
 
 from typing import NamedTuple
@@ -11,82 +11,68 @@ from scipy import sparse
 from recbook.baselines.models import HALF_LIFE
 from recbook.baskets.log import InteractionLog, PredictionPoints
 
-# Of each product that the shopper has bought. The first four count; the others tell the time.
+# Of each product that the shopper has bought: four counts, then what needs dates.
 USER_ITEM_FEATURES = ("log count", "share of baskets", "share since first bought", "in the last basket")
-USER_ITEM_FEATURES += (
-    "baskets since",
-    "count, 15 days",
-    "count, 45 days",
-    "count, 120 days",
-    "freshness",
-    "log days",
-    "overdue",
-)
-USER_ITEM_COUNTED = 4
-# Of the shopper. The first four count; the others tell the time.
-USER_COUNTED = 4
-USER_FEATURES = (
-    "log baskets",
-    "log products",
-    "log basket size",
-    "log last basket",
-    "log days since",
-    "sine",
-    "cosine",
-)
-# Of every product.
+USER_ITEM_COUNTED = len(USER_ITEM_FEATURES)
+USER_ITEM_FEATURES += ("baskets since", "count, 15 days", "count, 45 days", "count, 120 days")  # half-lives
+USER_ITEM_FEATURES += ("freshness", "log days", "overdue")
+# Of the shopper: four counts, then what needs dates.
+USER_FEATURES = ("log baskets", "log products", "log basket size", "log last basket")
+USER_COUNTED = len(USER_FEATURES)
+USER_FEATURES += ("log days since", "sine", "cosine")  # sine and cosine of the time of year
+# Of every product: what sold in so many days, and ever; its age; whether it rises.
 ITEM_FEATURES = ("7 days", "28 days", "90 days", "ever", "age", "rise")
 
 
 class UserItemFeatures(NamedTuple):
-    """The distinct products behind each question: those of question q stand at starts[q] to before starts[q + 1]."""
+    """The distinct products bought before each prediction point: those of point p are pairs starts[p]:starts[p + 1]."""
 
-    starts: np.ndarray  # (questions + 1,) int64
+    starts: np.ndarray  # (points + 1,) int64
     items: np.ndarray  # (pairs,) int64
-    clues: np.ndarray  # (pairs, len(BOUGHT)) float32
-    fresh: np.ndarray  # (pairs,) float32: 1 if bought that day, halved every two months
+    features: np.ndarray  # (pairs, len(USER_ITEM_FEATURES)) float32
+    fresh: np.ndarray  # (pairs,) float32: 1 if bought that day, halved every HALF_LIFE days
     last: np.ndarray  # (pairs,) bool: in the last basket
 
-    def matrix(self, column: np.ndarray, rows: np.ndarray, products: int, look: np.ndarray | None = None):
-        """One of the columns for some of the questions: sparse (rows, products) float32.
+    def matrix(self, column: np.ndarray, rows: np.ndarray, products: int, block: np.ndarray | None = None):
+        """A column of pairs, such as `fresh`, at some of the points: sparse (rows, products) float32.
 
-        With a `look` (rows,) the products of a row stand in that block of columns of several.
+        With `block` (rows,) the matrix has several blocks of columns side by side; each row fills the one it names.
         """
         at, starts = positions(self.starts[rows], self.starts[rows + 1])
         column, items, blocks = column[at].astype(np.float32), self.items[at], 1
-        if look is not None:
-            items, blocks = items + products * np.repeat(look, np.diff(starts)), look.max(initial=0) + 1
+        if block is not None:
+            items, blocks = items + products * np.repeat(block, np.diff(starts)), block.max(initial=0) + 1
         return sparse.csr_matrix((column, items, starts), (len(rows), blocks * products))
 
 
 def positions(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All positions of several stretches, one after the other, and where each stretch starts among them."""
+    """All positions of several runs, one after the other, and where each run starts among them."""
     starts = np.append(0, np.cumsum(end - begin))
     return np.arange(starts[-1]) + np.repeat(begin - starts[:-1], end - begin), starts
 
 
-def user_features(log: InteractionLog, asked: PredictionPoints) -> np.ndarray:
-    """What is known of the shopper of each question: (questions, len(SHOPPER)) float32."""
-    baskets = asked.end - asked.first
-    lines = log.starts[asked.end] - log.starts[asked.first]
-    last = np.where(baskets > 0, asked.end - 1, 0)
+def user_features(log: InteractionLog, points: PredictionPoints) -> np.ndarray:
+    """The features of the shopper at each prediction point: (points, len(USER_FEATURES)) float32."""
+    baskets = points.end - points.first
+    lines = log.starts[points.end] - log.starts[points.first]
+    last = np.where(baskets > 0, points.end - 1, 0)
     known = baskets > 0
     size = np.append(log.sizes, 0)[last] * known
-    since = np.where(known, asked.day - np.append(log.days, 0.0)[last], 0.0).clip(0)
-    year = 2 * np.pi * (asked.day + log.origin.day_of_year) / 365.25
+    since = np.where(known, points.day - np.append(log.days, 0.0)[last], 0.0).clip(0)
+    year = 2 * np.pi * (points.day + log.origin.day_of_year) / 365.25
     mean = lines / np.maximum(baskets, 1)
     columns = [np.log1p(baskets), np.log1p(lines) / 3, np.log1p(mean) / 2, np.log1p(size) / 2]
     return np.stack([*columns, np.log1p(since) / 2, np.sin(year), np.cos(year)], axis=1).astype(np.float32)
 
 
-def user_item_features(log: InteractionLog, asked: PredictionPoints) -> UserItemFeatures:
-    """What is known of each distinct product that was bought, question by question."""
-    line, _ = positions(log.starts[asked.first], log.starts[asked.end])
-    question = np.repeat(np.arange(len(asked.day)), log.starts[asked.end] - log.starts[asked.first])
+def user_item_features(log: InteractionLog, points: PredictionPoints) -> UserItemFeatures:
+    """The features of each distinct product that the shopper had bought, at each prediction point."""
+    line, _ = positions(log.starts[points.first], log.starts[points.end])
+    point = np.repeat(np.arange(len(points.day)), log.starts[points.end] - log.starts[points.first])
     basket = np.searchsorted(log.starts, line, side="right") - 1  # of the line
-    age = asked.day[question] - log.days[basket]
-    pair, inverse = np.unique(question * log.products + log.items[line], return_inverse=True)
-    question, items = np.divmod(pair, log.products)
+    age = points.day[point] - log.days[basket]
+    pair, inverse = np.unique(point * log.products + log.items[line], return_inverse=True)
+    point, items = np.divmod(pair, log.products)
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(inverse, values, minlength=len(pair))
@@ -94,22 +80,22 @@ def user_item_features(log: InteractionLog, asked: PredictionPoints) -> UserItem
     # Lines are in time order, and of several values for one place the last one stays.
     latest, earliest = np.zeros(len(pair), np.int64), np.zeros(len(pair), np.int64)
     latest[inverse], earliest[inverse[::-1]] = basket, basket[::-1]
-    count, end = np.bincount(inverse, minlength=len(pair)), asked.end[question]
-    recency = (asked.day[question] - log.days[latest]).clip(0)
+    count, end = np.bincount(inverse, minlength=len(pair)), points.end[point]
+    recency = (points.day[point] - log.days[latest]).clip(0)
     rhythm = (log.days[latest] - log.days[earliest]) / np.maximum(count - 1, 1)  # days between two purchases
     since = end - 1 - latest  # baskets without it
     columns = [
-        np.log(count), count / (end - asked.first[question]), count / (end - earliest), since == 0, np.log1p(since),
+        np.log(count), count / (end - points.first[point]), count / (end - earliest), since == 0, np.log1p(since),
         *(total(0.5 ** (age / half_life)) for half_life in (15, 45, 120)), np.exp(-recency / 30), np.log1p(recency) / 3,
         np.where(count > 1, np.tanh(recency / (rhythm + 7) - 1), -1.0),
     ]  # fmt: skip
-    starts = np.searchsorted(question, np.arange(len(asked.day) + 1))
+    starts = np.searchsorted(point, np.arange(len(points.day) + 1))
     fresh = (0.5 ** (recency / HALF_LIFE)).astype(np.float32)
     return UserItemFeatures(starts, items, np.stack(columns, axis=1).astype(np.float32), fresh, since == 0)
 
 
 def item_features(log: InteractionLog, days: int) -> np.ndarray:
-    """What sold, as known at the start of each day: (days + 1, products, len(TREND)) float16."""
+    """The features of every product at the start of each day: (days + 1, products, len(ITEM_FEATURES)) float16."""
     _, day, items = log.lines
     daily = np.zeros((days, log.products), np.float32)
     np.add.at(daily, (np.minimum(day.astype(int), days - 1), items), 1)
@@ -127,7 +113,10 @@ def item_features(log: InteractionLog, days: int) -> np.ndarray:
 
 
 def on_sale_from(log: InteractionLog, shoppers: int) -> np.ndarray:
-    """The day on which each product had its so-many-th shopper, infinite if it never had: (products,) float64."""
+    """The day on which each product had been bought by `shoppers` different shoppers: (products,) float64.
+
+    Infinite for a product that so many never bought.
+    """
     shopper, day, items = log.lines
     pair = items * len(log.days) + shopper
     order = np.lexsort((day, pair))

@@ -1,4 +1,4 @@
-"""What the shop knows of its products on any day of its log: how they sell, which go together, which read alike."""
+"""All features as of any day of a shop's log: how products sell, which are bought together, whose texts are alike."""
 
 import copy
 from collections.abc import Iterator
@@ -9,21 +9,22 @@ import pandas as pd
 from scipy import sparse
 
 from recbook.baselines.models import HALF_LIFE, ease_weights
+from recbook.baskets.features import UserItemFeatures, item_features, positions
 from recbook.baskets.log import InteractionLog
-from recbook.baskets.shopper_features import UserItemFeatures, item_features, positions
 
 EASE_L2 = 100  # of EASE, as in the blend
-# Of every product, for this shopper.
+# How every product is related to those that the shopper bought.
 RELATED_FEATURES = ("EASE", "bought together", "with the last basket", "text", "text, last basket")
 
 
 def related_items(
     log: InteractionLog, day: float, nearest: int, solved: int
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Which products go together, as known on a day: two matrices (products, products), `nearest` entries a row.
+    """Which products are bought together, as known on a day: two matrices (products, products).
 
-    The weights of EASE, and the share of the row's buyers who bought the column's product. A purchase weighs half after
-    HALF_LIFE days. EASE costs the cube of its products, so it is solved for the `solved` with most buyers.
+    Each row has `nearest` entries: the weights of EASE, and the share of the row's buyers who bought the column's
+    product. A purchase weighs half after HALF_LIFE days. EASE costs the cube of its products, so it is solved for the
+    `solved` products with most buyers.
     """
     shopper, days, items = log.lines
     known = days < day
@@ -41,7 +42,7 @@ def related_items(
 
 
 def strongest(matrix: sparse.csr_matrix, number: int, rows: int = 512) -> sparse.csr_matrix:
-    """Only the largest `number` of each row's entries, float32; looks at so many dense rows at a time."""
+    """Only the largest `number` entries of each row, float32. `rows` are made dense at a time."""
     parts = []
     for start in range(0, matrix.shape[0], rows):
         dense = matrix[start : start + rows].toarray().astype(np.float32)
@@ -52,41 +53,41 @@ def strongest(matrix: sparse.csr_matrix, number: int, rows: int = 512) -> sparse
 
 
 class FeatureBatch(NamedTuple):
-    """What is told about n questions: of every one of N products, and of the pairs of question and product bought."""
+    """Features at n prediction points: of all N products, and of every pair of a point and a product bought before."""
 
-    related: np.ndarray  # (n, N, len(RELATED)) float32
-    trend: np.ndarray  # (n, N, len(TREND)) float16
-    row: np.ndarray  # (pairs,) int64: the pair's question
+    related: np.ndarray  # (n, N, len(RELATED_FEATURES)) float32
+    trend: np.ndarray  # (n, N, len(ITEM_FEATURES)) float16
+    row: np.ndarray  # (pairs,) int64: the pair's prediction point
     item: np.ndarray  # (pairs,) int64: its product
-    bought: np.ndarray  # (pairs, len(BOUGHT)) float32
+    bought: np.ndarray  # (pairs, len(USER_ITEM_FEATURES)) float32
 
 
 class ShopFeatures:
-    """What the shop has counted, as of any day of its log; nothing of it is learned."""
+    """The features of all products, as of any day of the log. They are counted; nothing of them is learned."""
 
     def __init__(
         self, log: InteractionLog, text: np.ndarray, refresh: float = 14.0, nearest: int = 50, solved: int = 4000
     ):
-        """Look at which products are bought together every `refresh` days. `text` (N, d): unit rows."""
+        """Count anew which products are bought together every `refresh` days. `text` (N, d): unit rows."""
         self.text, self.origin, self.last_day = text, log.origin, int(log.days.max()) + 1
         gaps = np.diff(log.days)[np.diff(log.first) == 0]
         self.rhythm = float(np.median(gaps)) if len(gaps) else 30.0  # days between two baskets of a shopper
         self.first_day, self.trends = 0, item_features(log, self.last_day)
-        self.looks = np.arange(self.last_day, log.days.min(), -refresh)[::-1].copy()  # days
-        pairs = [related_items(log, day, nearest, solved) for day in self.looks]
-        # One block of N rows a look, one below the other: any mixture of looks is then one product of matrices.
+        self.snapshots = np.arange(self.last_day, log.days.min(), -refresh)[::-1].copy()  # days
+        pairs = [related_items(log, day, nearest, solved) for day in self.snapshots]
+        # One block of N rows per snapshot, one below the other: one matrix product then serves any mixture of them.
         self.ease, self.share = (sparse.vstack(blocks, format="csr") for blocks in zip(*pairs, strict=True))
 
     def latest(self) -> "ShopFeatures":
-        """Only what is known on the last day: it answers all questions as of that day."""
+        """Only what is known on the last day: it gives every prediction point the features of that day."""
         kept = copy.copy(self)
-        kept.first_day, kept.trends, kept.looks = self.last_day, self.trends[-1:], self.looks[-1:]
+        kept.first_day, kept.trends, kept.snapshots = self.last_day, self.trends[-1:], self.snapshots[-1:]
         kept.ease, kept.share = self.ease[-len(self.text) :], self.share[-len(self.text) :]
         return kept
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that is large, by name, and `numbers()` all that is small: `restored` makes the same of the two."""
-        plain = {"text": self.text, "trends": self.trends, "looks": self.looks}
+        """The arrays to save, by name; with `numbers()` they are all that `restored` needs."""
+        plain = {"text": self.text, "trends": self.trends, "snapshots": self.snapshots}
         for name in ("ease", "share"):
             matrix = getattr(self, name)
             plain |= {f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
@@ -99,29 +100,29 @@ class ShopFeatures:
 
     @classmethod
     def restored(cls, arrays: dict[str, np.ndarray], numbers: dict) -> "ShopFeatures":
-        """From what `arrays` and `numbers` gave."""
+        """The features that `arrays` and `numbers` were taken from."""
         self = cls.__new__(cls)
-        self.__dict__ |= {name: arrays[name] for name in ("text", "trends", "looks")} | numbers
+        self.__dict__ |= {name: arrays[name] for name in ("text", "trends", "snapshots")} | numbers
         self.origin = pd.Timestamp(numbers["origin"])
-        shape = len(self.looks) * len(self.text), len(self.text)
+        shape = len(self.snapshots) * len(self.text), len(self.text)
         for name in ("ease", "share"):
             parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
             setattr(self, name, sparse.csr_matrix(parts, shape))
         return self
 
-    def about(self, bought: UserItemFeatures, rows: np.ndarray, days: np.ndarray) -> FeatureBatch:
-        """What is known of some questions of `bought`, asked on `days` (rows,); of the last day, if it is later."""
-        look = np.searchsorted(self.looks, np.maximum(days, self.first_day), side="right") - 1
-        related = [*self._together(bought, rows, look), *self._alike(bought, rows)]
+    def batch(self, bought: UserItemFeatures, rows: np.ndarray, days: np.ndarray) -> FeatureBatch:
+        """The features at points `rows` of `bought`, on `days` (rows,); days after the last one get its features."""
+        snapshot = np.searchsorted(self.snapshots, np.maximum(days, self.first_day), side="right") - 1
+        related = [*self._together(bought, rows, snapshot), *self._alike(bought, rows)]
         at, starts = positions(bought.starts[rows], bought.starts[rows + 1])
         row = np.repeat(np.arange(len(rows)), np.diff(starts))
         trend = self.trends[days.astype(int).clip(self.first_day, self.last_day) - self.first_day]
-        return FeatureBatch(np.stack(related, axis=2), trend, row, bought.items[at], bought.clues[at])
+        return FeatureBatch(np.stack(related, axis=2), trend, row, bought.items[at], bought.features[at])
 
-    def _together(self, bought: UserItemFeatures, rows: np.ndarray, look: np.ndarray) -> Iterator[np.ndarray]:
-        """How each product goes with what was bought, by the last look: three arrays (rows, N)."""
-        seen = sparse.diags_array((look >= 0).astype(np.float32))  # nothing, before the first look
-        columns = (bought.matrix(c, rows, len(self.text), look.clip(0)) for c in (bought.fresh, bought.last))
+    def _together(self, bought: UserItemFeatures, rows: np.ndarray, snapshot: np.ndarray) -> Iterator[np.ndarray]:
+        """How each product goes with those bought, by the last snapshot before the day: three arrays (rows, N)."""
+        seen = sparse.diags_array((snapshot >= 0).astype(np.float32))  # nothing, before the first snapshot
+        columns = (bought.matrix(c, rows, len(self.text), snapshot.clip(0)) for c in (bought.fresh, bought.last))
         fresh, last = (seen @ column for column in columns)
         end = fresh.shape[1]
         yield (fresh @ self.ease[:end]).toarray()
