@@ -44,7 +44,7 @@ from recbook.system.build import RecommenderConfig, fit_lambdarank
 
 K, METRIC, SEEDS = 10, "ndcg@10", (0, 1, 2)
 TEACHER, GPT, TAUGHT, ALONE = "teacher", "BasketGPT", "student", "student without a teacher"
-DROPOUT, AT_ITS_BEST = BasketGPTConfig().dropout, "student without a teacher, its own dropout"
+DROPOUT, OWN_DROPOUT = BasketGPTConfig().dropout, "student without a teacher, its own dropout"
 MONTHS = 2  # past cuts that the trees learn from
 LISTED, ONLINE = 200, 50  # candidates of an online request, shoppers whose requests are timed
 SHOWN = 3  # shoppers for whom the student is right and the teacher wrong
@@ -134,7 +134,7 @@ def score(shared: Shared, rehearse: bool) -> list[dict]:
     # Without a teacher, a student memorises its few baskets unless its dropout is larger: both are shown.
     kinds = {
         ALONE: (0.0, STUDENT_CONFIG.dropout),
-        AT_ITS_BEST: (0.0, DROPOUT),
+        OWN_DROPOUT: (0.0, DROPOUT),
         TAUGHT: (DistillationConfig().alpha, STUDENT_CONFIG.dropout),
     }
     rows = []
@@ -142,7 +142,7 @@ def score(shared: Shared, rehearse: bool) -> list[dict]:
         student, tables[name], made = of_seeds(shared, name, DistillationConfig(alpha=alpha), dropout, rehearse)
         rows += made
     rows = summed(tables) + rows + kept(tables)
-    for name, other in ((TAUGHT, ALONE), (TAUGHT, AT_ITS_BEST), (TAUGHT, TEACHER), (TAUGHT, GPT), (ALONE, TEACHER)):
+    for name, other in ((TAUGHT, ALONE), (TAUGHT, OWN_DROPOUT), (TAUGHT, TEACHER), (TAUGHT, GPT), (ALONE, TEACHER)):
         rows += against(tables, name, other)
     rows += in_bits(student, split) + sizes({GPT: gpt, TAUGHT: student})
     rows += [
@@ -171,7 +171,7 @@ def kept(tables: dict[str, pd.DataFrame]) -> list[dict]:
     """The share of the teacher's NDCG that each keeps, and the share of the gap that teaching closes."""
     mean = {name: table["all", METRIC].mean() for name, table in tables.items()}
     rows = [{"method": name, "metric": "share of the teacher", "value": mean[name] / mean[TEACHER]} for name in mean]
-    for other in (ALONE, AT_ITS_BEST):
+    for other in (ALONE, OWN_DROPOUT):
         closed = (mean[TAUGHT] - mean[other]) / (mean[TEACHER] - mean[other])
         rows.append({"method": TAUGHT, "metric": f"share of the gap closed from the {other}", "value": closed})
     return rows

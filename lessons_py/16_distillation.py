@@ -10,7 +10,7 @@
 # # A fast student
 #
 # At the end you have a small model that learned from your best recommender, a file of labels that any teacher can write, and
-# you can say what the student kept, what it lost, how much faster it is, and whether the teacher was worth asking at all.
+# you can say what the student kept, what it lost, how much faster it is, and whether it needed a teacher at all.
 
 # %%
 # In Colab this installs the book's package; anywhere else it does nothing.
@@ -27,24 +27,24 @@ page.opening("16_distillation")
 # %% [markdown]
 # **You will learn**
 #
-# - what a teacher's list tells that a receipt cannot, and how to keep such lists in a file that is checked;
-# - to turn scores into soft targets, and to ask a teacher how sure it is;
-# - to write the loss that pulls a student towards a list, and to read its gradient;
-# - to label histories without giving the answers of the exam away;
+# - what a teacher's label tells that a receipt cannot, and how to keep labels in a file that is checked;
+# - to turn scores into soft targets, and to measure a teacher's confidence;
+# - to write the joint loss on true baskets and labels, and to read its gradient;
+# - to label histories without leaking the answers of the evaluation;
 # - to measure a student against its teacher, and against itself without one.
 #
-# **You need** the scoreboard ([Chapter 2](02_baselines.ipynb)), the BasketGPT ([Chapter 9](09_baskets.ipynb)), small weights
-# ([Chapter 11](11_quantization.ipynb)) and the blend that ranks best ([Chapter 12](12_ranking.ipynb)).
+# **You need** the scoreboard ([Chapter 2](02_baselines.ipynb)), the BasketGPT ([Chapter 9](09_baskets.ipynb)), quantized
+# weights ([Chapter 11](11_quantization.ipynb)) and the blend that ranks best ([Chapter 12](12_ranking.ipynb)).
 
 # %% [markdown]
 # ## The best answer comes too late. Can a small model learn to give it?
 #
-# Chapter 12 ended with a blend: channels propose candidates, dozens of features are counted for each, trees weigh the features,
-# and a GPT adds its opinion. On the real log it came out first, and it is a lot of machinery for ten places on a page. Each
-# part has to be kept, updated and asked, while a shopper waits.
+# Chapter 12 ended with a blend: channels propose candidates, dozens of features are counted for each, LambdaRank scores them,
+# and a GPT adds its log-probability. On the real log the blend came out first, and it is a lot of machinery for ten places on
+# a page. Each part has to be kept, updated and run, while a shopper waits.
 #
-# *Distillation* is the old idea of an apprentice. The slow expert, the **teacher**, answers many questions, once, at night. A
-# small model, the **student**, learns from the answers, and stands at the counter by day.
+# *Distillation* trains a small model on the answers of a large one. The slow **teacher** labels many histories, once, at night
+# (*offline*). The small **student** learns from the labels, and answers requests by day (*online*).
 
 # %% tags=["nbval-ignore-output"]
 import copy
@@ -70,7 +70,7 @@ from recbook.book import workshop
 from recbook.book.exercises import check
 from recbook.cleaning import receipts as rc
 from recbook.distillation import labels
-from recbook.distillation import student as distilled_student
+from recbook.distillation import student as distillation
 from recbook.distillation.student import (
     BASKETS_DROPPED,
     STUDENT_CONFIG,
@@ -98,28 +98,28 @@ vectors, names = pd.DataFrame(matrix, index=codes).loc[split.codes], rc.descript
 assert np.array_equal(model.catalogue.codes, split.codes)
 
 # %% [markdown]
-# Here is the teacher as of the cut. Its trees learned from the next baskets after earlier cuts, as in Chapter 12. Then ask it
-# as a counter would, for one shopper after another: find candidates, count features, ask the GPT, ask the trees.
+# Here is the teacher as of the cut. Its trees learned from the next baskets after earlier cuts, as in Chapter 12. Then send it
+# online requests, one shopper after another: find candidates, count features, score with the GPT, score with the trees.
 
 # %% tags=["nbval-ignore-output"]
 ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig())
-now = CandidateFeatures(Snapshot(split, model, vectors.to_numpy()), split)
-teacher = LambdaRank(ranker.trees, ranker.names, ranker.settings, now)
-queue = shoppers_at(split.receipts, split.shoppers[:40].tolist(), split.cut)
+features = CandidateFeatures(Snapshot(split, model, vectors.to_numpy()), split)
+teacher = LambdaRank(ranker.trees, ranker.names, ranker.settings, features)
+shoppers = shoppers_at(split.receipts, split.shoppers[:40].tolist(), split.cut)
 
 
 def by_teacher(shopper):
     """All that the blend does for one shopper."""
-    who = now.snapshot.online([shopper])
-    proposed = propose_candidates(now, who, labels.CANDIDATES_LABELLED)
-    return teacher.predict(now.table(who, proposed, now.snapshot.gpt(who)))
+    requests = features.snapshot.online([shopper])
+    candidates = propose_candidates(features, requests, labels.CANDIDATES_LABELLED)
+    return teacher.predict(features.table(requests, candidates, features.snapshot.gpt(requests)))
 
 
-def milliseconds(ways):
-    """The median time of one answer at the counter, each way in turn, so that a busy machine is busy for all."""
-    taken = {name: [] for name in ways}
-    for shopper in queue:
-        for name, answer in ways.items():
+def milliseconds(methods):
+    """The median time of one online answer, the methods in turn, so that a busy machine is busy for all."""
+    taken = {name: [] for name in methods}
+    for shopper in shoppers:
+        for name, answer in methods.items():
             start = time.perf_counter()
             answer(shopper)
             taken[name].append(1e3 * (time.perf_counter() - start))
@@ -129,7 +129,8 @@ def milliseconds(ways):
 spent = milliseconds({"teacher": by_teacher, "GPT": lambda shopper: model.score([shopper.history], shopper.when)})
 assert spent["teacher"] > spent["GPT"]
 Markdown(
-    f"One answer takes the teacher {spent['teacher']:.0f} milliseconds, for {labels.CANDIDATES_LABELLED} candidates and {len(teacher.names)} features of each. "
+    f"One answer takes the teacher {spent['teacher']:.0f} milliseconds, for {labels.CANDIDATES_LABELLED} candidates and "
+    f"{len(teacher.names)} features of each. "
     f"The BasketGPT, which is only one part of it, takes {spent['GPT']:.0f}."
 )
 
@@ -138,14 +139,14 @@ Markdown(
 #
 # Your training data so far is *true baskets*: somebody had a history, came back, and bought a few things. That is the truth,
 # and there is little in it. It exists only for those who came back. And of thousands of products it says *yes* to a handful;
-# to all others it says *no*, in one voice, to the one that lay in the other hand as to the one that nobody would want.
+# to all others it says the same *no*, to the one that was nearly bought as to the one that nobody would want.
 #
-# A **label** is a list: what the teacher would recommend to this history, today, best first, with its scores. Let the teacher
-# label everybody with a history.
+# A **teacher's label** is a list: what the teacher would recommend for this history, today, best first, with its scores. Let
+# the teacher label everybody with a history.
 
 # %% tags=["nbval-ignore-output"]
 start = time.perf_counter()
-everybody = labels.label_snapshot(teacher, now, later=split)
+everybody = labels.label_snapshot(teacher, features, later=split)
 came_back = [label for label in everybody if label.action is not None]
 assert len(came_back) == len(split.shoppers) < len(everybody)
 Markdown(
@@ -181,8 +182,8 @@ plt.show()
 #
 # ## A file of labels
 #
-# Labels outlive the program that made them. The teacher may run elsewhere, on a larger machine or at a company's address, and
-# what it says costs time or money. So they go into a file, one JSON object a line, that people and programs can read.
+# Labels outlive the program that made them. The teacher may run elsewhere, on a larger machine or behind a company's endpoint,
+# and its answers cost time or money. So labels go into a file, one JSON object per line, that people and programs can read.
 
 # %%
 some = [
@@ -192,34 +193,30 @@ some = [
 some = sorted(some, key=lambda label: sum(len(codes) for _, codes in label.history) + len(label.action))[:4]
 path = Path(tempfile.mkdtemp()) / "labels.jsonl"
 assert labels.write_labels(path, some) == len(some)
-told = json.loads(path.read_text().splitlines()[0])
-assert list(told)[:5] == [
-    labels.HISTORY_FIELD,
-    labels.ASKED_FIELD,
-    labels.LISTED_FIELD,
-    labels.SCORES_FIELD,
-    labels.ACTION_FIELD,
-]
+first_line = json.loads(path.read_text().splitlines()[0])
+FIELDS = [labels.HISTORY_FIELD, labels.ASKED_FIELD, labels.LISTED_FIELD, labels.SCORES_FIELD, labels.ACTION_FIELD]
+assert list(first_line)[:5] == FIELDS
 
 # %% tags=["nbval-ignore-output"]
 assert labels.read_labels(path, split.codes) == some  # what is written can be read
-for name, value in told.items():  # one line of the file, a row a field
+for name, value in first_line.items():  # one line of the file, a row per field
     print(f"{name}: {json.dumps(value)}")
 
 # %% [markdown]
-# `user_browsing_history` is what had been bought, `asked` the day of the question, `llm_recommendations` the list (the name
-# is the one that is common where teachers are language models; yours need not be one), and `user_action` what happened later,
-# where somebody knows. It is `null` for those who have not come back.
+# `user_browsing_history` is what had been bought, `asked` the day of the request, `llm_recommendations` the list (the name
+# is the one that is common where teachers are language models; yours need not be one), and `user_action` what was bought
+# next, where it is known. It is `null` for those who have not come back.
 #
-# > **Pitfall.** A student believes its file. A list in the wrong order, a score too many, a code that the shop never had:
-# > training would run through, a little worse, and nobody would see why. So a file is checked when it is read, line by line.
+# > **Pitfall.** Training does not notice a damaged file. A list in the wrong order, a score too many, a code that the shop
+# > never had: training would run through, a little worse, and nobody would see why. So a file is checked when it is read,
+# > line by line.
 #
-# Damage one line in five ways, and read what is said.
+# Damage one line in five ways, and read the errors.
 
 
 # %% tags=["nbval-ignore-output"]
 def error_of(line):
-    """What reading says of a file with this line in second place."""
+    """The error of reading a file with this line in second place."""
     lines = path.read_text().splitlines()
     damaged = path.with_name("damaged.jsonl")
     damaged.write_text("\n".join([lines[0], line, *lines[2:]]))
@@ -246,9 +243,9 @@ for name, error in errors.items():
 # %% [markdown]
 # ## Soft targets
 #
-# A student should learn a distribution: so much of the next basket here, so much there. The teacher gives scores. They come
-# out of trees and log-probabilities, they order products, and they have no unit. A softmax makes shares of them, and one
-# number, the **temperature**, says how much a difference of scores shall mean: divide by it first.
+# A student should learn a distribution: so much probability for this product, so much for that. The teacher gives scores.
+# They come out of trees and log-probabilities, they order products, and they have no unit. A softmax turns them into shares,
+# the **soft targets**, and one number, the **temperature**, says how much a difference of scores means: divide by it first.
 
 
 # %%
@@ -260,33 +257,33 @@ def softened(scores, temperature):
 
 
 # %% tags=["nbval-ignore-output"]
-HOW = DistillationConfig()
-temperatures = [HOW.temperature / 4, HOW.temperature, HOW.temperature * 4]
+CONFIG = DistillationConfig()
+temperatures = [CONFIG.temperature / 4, CONFIG.temperature, CONFIG.temperature * 4]
 fig, ax = plt.subplots(figsize=(7, 3.4))
 for temperature, style in zip(temperatures, ["o:", "s-", "^--"], strict=True):
     ax.plot(places[:15], softened(one.scores, temperature)[:15], style, label=f"temperature {temperature:g}")
 ax.set(xlabel="place on the teacher's list", ylabel="share of the target", ylim=(0, None))
-ax.set_title("The hotter, the further down the list is heard")
+ax.set_title("The higher the temperature, the more weight far down the list")
 ax.legend()
 firsts = [softened(one.scores, temperature)[0] for temperature in temperatures]
 assert firsts[0] > firsts[1] > firsts[2]
 plt.show()
 
 # %% [markdown]
-# Neither end is of use. At zero the target is the first product alone, and nothing is left of "how near the others came".
-# Without end it is the same share for all of the list, and nothing is left of the order. Between them lies what Hinton called
+# Neither extreme is of use. At zero the target is the first product alone, and nothing is left of "how near the others came".
+# At infinity it is the same share for all of the list, and nothing is left of the order. Between them lies what Hinton called
 # dark knowledge: how the teacher's second choice compares with its tenth. The package's temperature was chosen on the real
 # log, on months before the one that is reported.
 #
 # ## How sure is the teacher?
 #
-# Some lists have a clear favourite, others are a shrug. The *entropy* of the shares tells them apart: it is zero if one
-# product has all, and the logarithm of the length if all have the same. As a share of that largest value, and taken from one,
-# it becomes a **confidence** between zero and one.
+# Some lists have a clear favourite, others are nearly flat. The *entropy* of the soft targets tells them apart: it is zero if
+# one product has all, and the logarithm of the length if all have the same. One less the entropy, as a share of that largest
+# value, is a **confidence** between zero and one.
 
 
 # %%
-def sureness(shares):
+def confidence_of(shares):
     """One less the entropy, as a share of the largest that a list of this length can have."""
     shares = shares[shares > 0]
     return max(0.0, 1 + (shares * np.log(shares)).sum() / np.log(len(shares)))  # rounding may fall below
@@ -294,16 +291,17 @@ def sureness(shares):
 
 flat, clear = np.full(5, 0.2), np.array([0.9, 0.04, 0.03, 0.02, 0.01])
 pd.DataFrame(
-    {"shares": [flat, clear], "confidence": [sureness(flat), sureness(clear)]}, index=["a shrug", "a favourite"]
+    {"shares": [flat, clear], "confidence": [confidence_of(flat), confidence_of(clear)]},
+    index=["a flat list", "a favourite"],
 ).round(2)
 
 # %% [markdown]
-# So a label can count in the loss as much as the teacher is sure of it (the package's setting `confidence` is a power of it:
-# at zero all labels count alike). Is that wise? It is if the teacher is right more often where it is sure. Here are those who
-# came back, in thirds by confidence, and which share of the teacher's first ten was then bought.
+# So the loss can weigh a label by the teacher's confidence (the field `confidence` of `DistillationConfig` is a power of it:
+# at zero all labels weigh the same). Is that wise? It is if the teacher is right more often where it is confident. Here are
+# those who came back, in thirds by confidence, and which share of the teacher's first ten was then bought.
 
 # %% tags=["nbval-ignore-output"]
-sure = np.array([sureness(softened(label.scores, HOW.temperature)) for label in came_back])
+sure = np.array([confidence_of(softened(label.scores, CONFIG.temperature)) for label in came_back])
 right = np.array([np.isin(label.recommendations[:10], label.action).mean() for label in came_back])
 third = np.argsort(np.argsort(sure)) * 3 // len(sure)
 visits = np.array([len(label.history) for label in came_back])
@@ -324,11 +322,11 @@ Markdown(
     f"From the least sure third to the surest, what is right among the first ten changes by {100 * rises:+.0f} points, give or take "
     f"{100 * margin:.0f}. "
     + (
-        "So this teacher's confidence is worth something. "
+        "So this teacher's confidence means something. "
         if rises > margin
         else "So on this shop it is the other way round: its confidence misleads. "
         if rises < -margin
-        else "So with these shoppers there is no telling what its confidence is worth. "
+        else "So with these shoppers it cannot be told whether its confidence means anything. "
     )
     + f"The surest third had come {thirds.loc['surest', 'baskets before']:.1f} times before on average, the least sure "
     f"{thirds.loc['least sure', 'baskets before']:.1f}: "
@@ -342,18 +340,18 @@ Markdown(
 # %% [markdown]
 # ## The loss, in the open
 #
-# Five products will do. The teacher lists three of them. The student has an opinion on all five. How far apart are the two?
-# Take the **Kullback-Leibler divergence**: what the teacher expects, times how much less likely the student finds it, summed
-# over the list:
+# Five products will do. The teacher lists three of them. The student has logits for all five. How far apart are the two?
+# Take the **Kullback-Leibler divergence** (KL): the teacher's probability, times how much less likely the student finds the
+# product (in logarithms), summed over the list:
 #
 # $$\text{KL} = \sum_{i \,\in\, \text{list}} t_i \,(\log t_i - \log s_i), \qquad s = \text{softmax}(\text{logits of all products})$$
 #
-# The student's softmax goes over *all* products. What is not on the list has no chance with the teacher, and the student must
-# learn that too.
+# The student's softmax goes over *all* products. The teacher gives no probability to what is not on the list, and the student
+# must learn that too.
 
 # %%
 products = ["teapot", "cup", "milk jug", "candle", "doormat"]
-taught_list = np.array([0.6, 0.3, 0.1, 0.0, 0.0])  # what the teacher lists has chances, the rest none
+target = np.array([0.6, 0.3, 0.1, 0.0, 0.0])  # the teacher's soft targets: zero for what it does not list
 logits = np.array([0.5, 0.0, -0.5, 1.0, 0.2])
 
 
@@ -362,35 +360,35 @@ def student_of(logits):
 
 
 def kl(logits):
-    listed = taught_list > 0
-    return (taught_list[listed] * np.log(taught_list[listed] / student_of(logits)[listed])).sum()
+    listed = target > 0
+    return (target[listed] * np.log(target[listed] / student_of(logits)[listed])).sum()
 
 
-nudge = 1e-5
-slope = [(kl(logits + nudge * unit) - kl(logits - nudge * unit)) / (2 * nudge) for unit in np.eye(5)]
+step = 1e-5
+gradient = [(kl(logits + step * unit) - kl(logits - step * unit)) / (2 * step) for unit in np.eye(5)]
 table = pd.DataFrame(
     {
-        "teacher": taught_list,
+        "teacher": target,
         "student": student_of(logits),
-        "student less teacher": student_of(logits) - taught_list,
-        "slope of the loss": slope,
+        "student less teacher": student_of(logits) - target,
+        "gradient of the loss": gradient,
     },
     index=products,
 )
-np.testing.assert_allclose(slope, student_of(logits) - taught_list, atol=1e-8)
+np.testing.assert_allclose(gradient, student_of(logits) - target, atol=1e-8)
 table.round(3)
 
 # %% [markdown]
-# The last column was measured: nudge one logit, see how the loss moves. It equals the column before it. So the gradient of
-# this loss is **what the student gives less what the teacher gives**, and nothing else. The candle is pushed down by all that
-# the student gave it. The teapot is pulled up by what it lacks. Where the two agree, nothing moves.
+# The last column was measured: change one logit a little, see how the loss changes. It equals the column before it. So the
+# gradient of this loss is **what the student gives less what the teacher gives**, and nothing else. The candle is pushed down
+# by all that the student gave it. The teapot is pulled up by what it lacks. Where the two agree, nothing moves.
 #
 # Why is it so simple? $\log s_i$ is a logit less the logarithm of the sum of all. The logit's part gives $-t_i$. The sum's
 # part gives $s_i$, once for each share of the teacher, and the shares add up to one.
 #
-# Now the truth joins in. The shopper bought the cup and the doormat: half each. Mix the two losses by $\alpha$:
+# Now add the true basket. The shopper bought the cup and the doormat: half each. The **joint loss** mixes the two by $\alpha$:
 #
-# $$\text{loss} = (1 - \alpha) \cdot \text{surprise at the basket} + \alpha \cdot \text{KL from the list}$$
+# $$\text{loss} = (1 - \alpha) \cdot \text{cross-entropy of the basket} + \alpha \cdot \text{KL from the list}$$
 #
 # Let a student that can learn anything follow the gradient for a while. Where does it end?
 
@@ -399,31 +397,32 @@ basket, alpha = np.array([0.0, 0.5, 0.0, 0.0, 0.5]), 0.5
 learner = logits.copy()
 for _ in range(2000):
     towards_basket = student_of(learner) - basket
-    towards_teacher = student_of(learner) - taught_list
+    towards_teacher = student_of(learner) - target
     learner -= 0.5 * ((1 - alpha) * towards_basket + alpha * towards_teacher)
-mixed = (1 - alpha) * basket + alpha * taught_list
+mixed = (1 - alpha) * basket + alpha * target
 ends = pd.DataFrame(
-    {"basket": basket, "teacher": taught_list, "mixed": mixed, "student": student_of(learner)}, index=products
+    {"basket": basket, "teacher": target, "mixed": mixed, "student": student_of(learner)}, index=products
 )
 np.testing.assert_allclose(ends["student"], ends["mixed"], atol=2e-3)
 ends.round(2)
 
 # %% [markdown]
-# At the mixture of both. That is what the teacher does: it fills in, for *this* question, what many baskets together would
-# have said. The doormat stays, though no teacher expected it; the teapot comes in, though this shopper did not buy one. With
-# $\alpha$ at zero there is no teacher. With $\alpha$ at one there is no truth, and the student can hardly be better than who
-# taught it.
+# At the mixture of both. That is what the teacher does: it fills in, for *this* history, what many baskets together would
+# have said. The doormat stays, though the teacher did not list it; the teapot comes in, though this shopper did not buy one.
+# With $\alpha$ at zero there is no teacher. With $\alpha$ at one there is no true basket, and the student can hardly be better
+# than its teacher.
 #
 # > **Pitfall.** In Hinton's recipe both sides are divided by the temperature, and the loss is multiplied by its square. Here
 # > only the teacher's scores are: the true baskets make the student's logits log-probabilities, and one set of logits cannot
-# > have two scales. When you take a recipe over, see what its temperature divides.
+# > have two scales. When you adopt a recipe, see what its temperature divides.
 #
 # ## From page to package
 #
-# `distillation` does the same for many lists at once, some shorter than others, with torch's gradients.
+# In the room `recbook.distillation`, the module `student` does the same for many lists at once, some shorter than others, with
+# torch's gradients; `labels` makes, writes and reads the labels.
 
 # %%
-page.source(distilled_student.soft_targets)
+page.source(distillation.soft_targets)
 
 # %%
 page.source(listwise_kl)
@@ -434,15 +433,15 @@ page.source(listwise_kl)
 # %% tags=["nbval-ignore-output"]
 scores = torch.tensor([one.scores], dtype=torch.float64)
 for temperature in temperatures:
-    shares = distilled_student.soft_targets(scores, temperature)
+    shares = distillation.soft_targets(scores, temperature)
     np.testing.assert_allclose(shares[0], softened(one.scores, temperature))
-    np.testing.assert_allclose(teacher_confidence(shares)[0], sureness(softened(one.scores, temperature)), 1e-5)
+    np.testing.assert_allclose(teacher_confidence(shares)[0], confidence_of(softened(one.scores, temperature)), 1e-5)
 packaged = torch.tensor(logits[None], requires_grad=True)
-columns, chances = torch.tensor([[0, 1, 2]]), torch.tensor(taught_list[None, :3])
+columns, chances = torch.tensor([[0, 1, 2]]), torch.tensor(target[None, :3])
 loss = listwise_kl(packaged, columns, chances, torch.ones(1))
 loss.backward()
 assert np.isclose(loss.item(), kl(logits))
-np.testing.assert_allclose(packaged.grad[0], student_of(logits) - taught_list, atol=1e-12)
+np.testing.assert_allclose(packaged.grad[0], student_of(logits) - target, atol=1e-12)
 print("soft targets, confidence, divergence, gradient: page and package agree")
 
 # %% [markdown]
@@ -453,70 +452,71 @@ print("soft targets, confidence, divergence, gradient: page and package agree")
 page.source(DistillationConfig)
 
 # %% [markdown]
-# ## Labels that give nothing away
+# ## Labels without leakage
 #
-# Which histories shall the teacher label? You have everybody's up to the cut. The judged question is: *this* history, at the
-# cut, what next? If the teacher labels that very history, the student learns the teacher's answer to the very question that
+# Which histories should the teacher label? You have everybody's up to the cut. The judged request is: *this* history, at the
+# cut, what next? If the teacher labels that very history, the student learns the teacher's answer to the very request that
 # it is judged on. No receipt of the future has leaked, and a shop may well do it. But you would measure how well a student
 # *copies answers*, and not whether it can answer a new shopper.
 #
-# So leave out each shopper's last basket, and, for a second label, the last two. What remains is somebody they might have
-# been, who asks today. Nobody judged is that person. And what they really bought next was bought on another day: to this
-# question, asked today, the teacher's list is the only answer there is.
+# So leave out each shopper's last basket, and, for a second label, the last two. What remains is the history of a shopper
+# who does not exist, who asks today. No judged shopper has it. And what they really bought next was bought on another day:
+# for this request, today, the teacher's list is the only answer there is.
 
 # %% tags=["nbval-ignore-output"]
-made = [label for dropped in BASKETS_DROPPED for label in labels.label_snapshot(teacher, now, dropped=dropped)]
+made = [label for dropped in BASKETS_DROPPED for label in labels.label_snapshot(teacher, features, dropped=dropped)]
 file = Path(tempfile.mkdtemp()) / "labels.jsonl"
 labels.write_labels(file, made)
-lessons = labels.read_labels(file, split.codes)
+training_labels = labels.read_labels(file, split.codes)
 judged_histories = {str(label.history) for label in came_back}
-same = sum(str(label.history) in judged_histories for label in lessons)
-latest = max(date for label in lessons for date, _ in label.history)
-assert lessons == made and same <= len(lessons) / 100 and latest < split.cut
+same = sum(str(label.history) in judged_histories for label in training_labels)
+latest = max(date for label in training_labels for date, _ in label.history)
+assert training_labels == made and same <= len(training_labels) / 100 and latest < split.cut
 Markdown(
-    f"{len(lessons):,} labels, {file.stat().st_size / 1e6:.1f} MB as text. {same} of them have the history of a judged shopper; all that they tell lies before "
-    f"{split.cut:%d %B %Y}."
+    f"{len(training_labels):,} labels, {file.stat().st_size / 1e6:.1f} MB as text. {same} of them have the history of a judged "
+    f"shopper; all that they hold lies before {split.cut:%d %B %Y}."
 )
 
 # %% [markdown]
-# The teacher itself is clean by Chapter 12's care: its trees learned from cuts that lie a month and more back, its GPT from
-# baskets before the cut. One thing remains that you should know. The basket left out *is* in what the GPT learned from, and
-# in the features that compare a shopper with others. So the teacher half knows it, and may be a little surer of these
-# histories than it would be of strangers. That can make a student worse, and it cannot leak an answer of the judged month.
-# And whoever came once has no shorter history, so gets no label here. That is the price of a clean exam; a shop that only
+# The teacher itself is clean, as in Chapter 12: its trees learned from cuts that lie a month and more back, its GPT from
+# baskets before the cut. One thing remains that you should know. The basket left out *is* in the GPT's training data, and
+# in the features that compare a shopper with others. So the teacher half knows it, and may be a little more confident about
+# these histories than about new ones. That can make a student worse, and it cannot leak an answer of the judged month. And
+# whoever came once has no shorter history, so gets no label here. That is the price of a clean evaluation; a shop that only
 # wants to serve would label everybody's whole history, too.
 #
-# > **Pitfall.** The day of asking counts, too. Today's teacher has learned from the whole year. Asked about a history of
-# > March *as of March*, it would tell of things that nobody knew then, and the student would learn that the future can be
-# > known. Here every question is asked on the day that the teacher knows best: the cut.
+# > **Pitfall.** The day of the request counts, too. Today's teacher has learned from the whole year. Asked about a history of
+# > March *as of March*, it would use what nobody knew then, and the student would learn to rely on the future. Here every
+# > request is made on the day of the teacher's snapshot: the cut.
 #
 # ## The same student, with a teacher and without
 #
-# The student is a BasketGPT with one layer and narrow vectors. It reads the same histories, and is told the same counts. Is
-# it the teacher that makes it good? Ask by experiment: train the very same student once with labels and once without. Same
-# baskets, same steps, same order, same starting weights; only $\alpha$ differs.
+# The student is a BasketGPT with one layer and narrow vectors. It reads the same histories, and the same features. Is it the
+# teacher that makes it good? Ask by experiment: train the very same student once with labels and once without. Same baskets,
+# same steps, same order, same starting weights; only $\alpha$ differs. The labels become a `DistillationDataset`, whose
+# batches stand beside those of the true baskets in the joint loss.
 #
-# And not once. A small model that is trained anew with another seed comes out a little different, and that difference must
-# not be taken for the teacher's work. So three seeds each.
+# And not once. A small model that is trained again with another seed comes out a little different, and that difference must
+# not be taken for the teacher's effect. So three seeds each.
 
 # %% tags=["nbval-ignore-output"]
 ALONE, TAUGHT, SEEDS = "student without a teacher", "student with a teacher", (0, 1, 2)
-EPOCHS = STUDENT_CONFIG.epochs / 2  # half of the package's, for your patience: it changes little
-known = count_features(split.receipts)  # the shop's counts on every day: all students share them
+EPOCHS = STUDENT_CONFIG.epochs / 2  # half of the package's, to save time: it changes little
+shop_features = count_features(split.receipts)  # of the shop on every day: all students share them
 students, seconds = {}, {}
-for name, how in ((ALONE, DistillationConfig(alpha=0)), (TAUGHT, HOW)):
+for name, config in ((ALONE, DistillationConfig(alpha=0)), (TAUGHT, CONFIG)):
     start = time.perf_counter()
+    settings = [replace(STUDENT_CONFIG, seed=seed, epochs=EPOCHS) for seed in SEEDS]
     students[name] = [
-        distil(split.receipts, lessons, replace(STUDENT_CONFIG, seed=seed, epochs=EPOCHS), how, known, progress=False)
-        for seed in SEEDS
+        distil(split.receipts, training_labels, each, config, shop_features, progress=False) for each in settings
     ]
     seconds[name] = (time.perf_counter() - start) / len(SEEDS)
 assert all(np.isfinite(student.metrics[-1]["loss"]) for group in students.values() for student in group)
 print(", ".join(f"{name}: {taken:.0f} s" for name, taken in seconds.items()))
 
 # %% tags=["nbval-ignore-output"]
-asked = ranking_examples(now, split)
-scored = {"teacher": [teacher.scores(asked, len(split.codes))], "BasketGPT": [scores_at_cut(model, split)]}
+examples = ranking_examples(features, split)
+scored = {"teacher": [teacher.scores(examples, len(split.codes))], "BasketGPT": [scores_at_cut(model, split)]}
 scored |= {name: [scores_at_cut(student, split) for student in group] for name, group in students.items()}
 judged = {name: [evaluation.evaluate(scores, split) for scores in group] for name, group in scored.items()}
 PARTS = list(evaluation.PARTS)
@@ -527,7 +527,7 @@ ndcg = {
 
 
 def verdict(change):
-    return "ahead" if change.low > 0 else "behind" if change.high < 0 else "not told apart"
+    return "ahead" if change.low > 0 else "behind" if change.high < 0 else "no difference beyond chance"
 
 
 def compared(name, other):
@@ -553,7 +553,7 @@ for row, (name, marker) in enumerate({ALONE: "o", TAUGHT: "s"}.items()):
     ax.plot([np.mean(runs[name])] * 2, [row - 0.25, row + 0.25], color="#1b4f72", linewidth=2)
 for name, style in (("BasketGPT", ":"), ("teacher", "--")):
     ax.axvline(runs[name][0], color="#9b2d30", linestyle=style, label=name)
-ax.set(yticks=[0, 1], ylim=(-0.6, 1.6), xlabel="NDCG@10, all products: a mark a seed, a bar their mean")
+ax.set(yticks=[0, 1], ylim=(-0.6, 1.6), xlabel="NDCG@10, all products: a mark per seed, a bar at their mean")
 ax.set_yticklabels(["without", "with a teacher"])
 ax.locator_params(axis="x", nbins=6)
 ax.set_title(f"Another seed moves a student by up to {spread:.3f}, a teacher by {gained.difference:+.3f}")
@@ -565,7 +565,7 @@ plt.show()
 words = {
     "ahead": "The teacher helped, by more than chance",
     "behind": "The teacher did harm here",
-    "not told apart": "On this shop nobody can tell whether the teacher helped",
+    "no difference beyond chance": "On this shop it cannot be told whether the teacher helped",
 }
 by_part = {part: verdict(intervals.paired(ndcg[TAUGHT][part], ndcg[ALONE][part])) for part in PARTS[1:]}
 kept = np.mean(runs[TAUGHT]) / runs["teacher"][0]
@@ -583,18 +583,18 @@ Markdown(
 )
 
 # %% [markdown]
-# Read both shares. "The student keeps so much of its teacher" sounds like a success of teaching. It is none unless the
-# student *without* a teacher keeps less, and that run is missing from most reports. Here the untaught student is good
-# already, because most of what the teacher knows are counts, and the student is handed the same counts.
+# Read both shares. "The student keeps so much of its teacher" sounds like a success of distillation. It is none unless the
+# student *without* a teacher keeps less, and that run is missing from most reports. Here the student without a teacher is
+# good already, because most of what the teacher knows are features, and the student reads the same features.
 #
-# Look at repeats and explore apart. A teacher's list has its own idea of how much of the next basket is a repeat, and the
-# student takes that over. Here is the idea, beside what the same shoppers then did.
+# Look at repeats and explore apart. A teacher's list expects a share of the next basket to be repeats, and the student learns
+# that share. Here it is, beside what the same shoppers then did.
 
 # %% tags=["nbval-ignore-output"]
 known_before = [{code for _, basket in label.history for code in basket} for label in came_back]
 expects = np.mean(
     [
-        softened(label.scores, HOW.temperature)[[code in had for code in label.recommendations]].sum()
+        softened(label.scores, CONFIG.temperature)[[code in had for code in label.recommendations]].sum()
         for label, had in zip(came_back, known_before, strict=True)
     ]
 )
@@ -606,11 +606,11 @@ Markdown(
     f"Of the soft targets {expects:.0%} lie on products that the shopper had bought before; of what those shoppers then bought, "
     f"{happens:.0%}. "
     + (
-        "So the labels pull towards repeats, and leave little to learn from about the rest. A hotter teacher would leave more."
+        "So the labels pull towards repeats, and leave little to learn about the rest. A higher temperature would leave more."
         if expects > happens + 0.05
         else "So the labels do not overdo the repeats."
         if expects > happens - 0.05
-        else "So the labels pull towards what is new. A colder teacher would leave more for the repeats."
+        else "So the labels pull towards what is new. A lower temperature would leave more for the repeats."
     )
 )
 
@@ -618,12 +618,12 @@ Markdown(
 # ### The share of the gap
 #
 # So another measure is in use: the **share of the gap closed**. The gap lies between the student alone and the teacher; which
-# part of it does teaching close? It is the fair question, and a treacherous number. It divides by the gap.
+# part of it does distillation close? It is the fair question, and an unreliable number. It divides by the gap.
 
 # %% tags=["nbval-ignore-output"]
 gap = intervals.paired(ndcg["teacher"]["all"], ndcg[ALONE]["all"])
 rng = np.random.default_rng(0)
-drawn = rng.integers(0, gap.n, (2000, gap.n))  # other months' shoppers, as the bootstrap imagines them
+drawn = rng.integers(0, gap.n, (2000, gap.n))  # bootstrap samples of the shoppers
 up, whole = ((ndcg[name]["all"] - ndcg[ALONE]["all"])[drawn].mean(axis=1) for name in (TAUGHT, "teacher"))
 shares = up[whole > 0] / whole[whole > 0]
 low, high = np.quantile(shares, [0.025, 0.975])
@@ -647,9 +647,9 @@ Markdown(
 #
 # ## What it costs
 #
-# Now the reason for all this. Parameters, bytes of weights, and time: at the counter, for one shopper after another, and in
-# batch, for everybody at night. (The vectors of the descriptions, which large and small read alike, are not counted.) The
-# last row is the student with its weights in one byte each, by Chapter 11.
+# Now the reason for all this. Parameters, bytes of weights, and time: online, for one shopper after another, and in batch, for
+# everybody at night. (The vectors of the descriptions, which large and small read alike, are not counted.) The last row is
+# the student with its weights in one byte each, by Chapter 11.
 
 # %% tags=["nbval-ignore-output"]
 student = students[TAUGHT][0]
@@ -677,46 +677,45 @@ def weights(network):
     return sum(each.numel() for each in network.parameters())
 
 
-ways = {"teacher": by_teacher}
-at_night = {"teacher": batch(lambda: teacher.scores(ranking_examples(now, split), len(split.codes)))}
+online = {"teacher": by_teacher}
+offline = {"teacher": batch(lambda: teacher.scores(ranking_examples(features, split), len(split.codes)))}
 for name, each in models.items():
-    ways[name] = lambda shopper, each=each: each.score([shopper.history], shopper.when)
-    at_night[name] = batch(lambda each=each: scores_at_cut(each, split))
+    online[name] = lambda shopper, each=each: each.score([shopper.history], shopper.when)
+    offline[name] = batch(lambda each=each: scores_at_cut(each, split))
 trees = sum(len(each.model_to_string()) for each in teacher.trees) / 1e6  # as text
 cost = pd.DataFrame(
     {
         "parameters": {"BasketGPT": weights(model.network), "student": weights(student.network)},
         "MB": {"teacher": megabytes(model.network) + trees} | {n: megabytes(m.network) for n, m in models.items()},
-        "ms at the counter": milliseconds(ways),
-        "ms in batch": at_night,
+        "ms online": milliseconds(online),
+        "ms in batch": offline,
     }
-).reindex(list(ways))
+).reindex(list(online))
 assert cost.loc["student", "parameters"] <= cost.loc["BasketGPT", "parameters"] / 4
-assert cost.loc["student", "ms at the counter"] < cost.loc["teacher", "ms at the counter"]
+assert cost.loc["student", "ms online"] < cost.loc["teacher", "ms online"]
 cost.map(lambda value: "" if np.isnan(value) else f"{value:,.0f}" if value > 999 else f"{value:.3g}")
 
 # %% tags=["nbval-ignore-output"]
 faster = cost.loc["teacher"] / cost.loc["student"]
-in_bytes = evaluation.evaluate(scores_at_cut(small, split), split)["all", "ndcg@10"].mean()
-assert abs(in_bytes - runs[TAUGHT][0]) < 0.03
+in_int8 = evaluation.evaluate(scores_at_cut(small, split), split)["all", "ndcg@10"].mean()
+assert abs(in_int8 - runs[TAUGHT][0]) < 0.03
 Markdown(
-    f"The student answers {faster['ms at the counter']:.1f} times as fast as the teacher at the counter and {faster['ms in batch']:.1f} "
-    f"times as fast in batch. It has {cost.loc['BasketGPT', 'parameters'] / cost.loc['student', 'parameters']:.1f} times fewer parameters "
-    f"than the teacher's GPT. In int8 its NDCG changes by {in_bytes - runs[TAUGHT][0]:+.4f}."
+    f"The student answers {faster['ms online']:.1f} times as fast as the teacher online and {faster['ms in batch']:.1f} times as fast "
+    f"in batch. It has {cost.loc['BasketGPT', 'parameters'] / cost.loc['student', 'parameters']:.1f} times fewer parameters "
+    f"than the teacher's GPT. In int8 its NDCG changes by {in_int8 - runs[TAUGHT][0]:+.4f}."
 )
 
 # %% [markdown]
-# Look at where the speed comes from, and where it does not. At the counter the student gains less on the *BasketGPT* than its
-# size promises: to read one history, and to look up what goes with each purchase, takes both the same time, whatever network
-# stands behind it. And int8 saves bytes here, hardly time: the layers are little work already. What the student saves is the
-# rest of the machinery, channels, features and trees; and in batch, where one call serves many, its small layers count as
-# well.
+# Look at where the speed comes from, and where it does not. Online the student gains less on the *BasketGPT* than its size
+# promises: to read one history, and to look up what goes with each purchase, takes both the same time, whatever the network.
+# And int8 saves bytes here, hardly time: the layers are little work already. What the student saves is the rest of the
+# machinery, channels, features and trees; and in batch, where one call serves many, its small layers count as well.
 #
 # ## Where the teacher is wrong and the student right
 #
 # A student copies. So how can it be right where its teacher is wrong? Count, for each shopper, how many of ten
 # recommendations were then bought: who finds more, the teacher or the student? And for comparison the same between two seeds
-# of one student, who are no teacher and pupil.
+# of one student, where neither is the teacher.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -751,12 +750,12 @@ against_teacher, against_itself = apart["the student"]
 more = against_teacher > 1.3 * against_itself
 assert against_teacher >= 0
 Markdown(
-    f"For {against_teacher:.0f} of {len(split.shoppers):,} shoppers the student finds more than its teacher. That sounds like a mind of its own. But "
-    f"for {against_itself:.0f} it finds more than another seed of *itself*. "
+    f"For {against_teacher:.0f} of {len(split.shoppers):,} shoppers the student finds more than its teacher. That looks like knowledge "
+    f"of its own. But for {against_itself:.0f} it finds more than another seed of *itself*. "
     + (
         "So a part of it is luck, lists that differ in a few places, and a part is more than that."
         if more
-        else "So what looks like insight is mostly luck: lists that differ in a few places."
+        else "So it is mostly luck: lists that differ in a few places."
     )
 )
 
@@ -783,18 +782,18 @@ assert len(cases) == min(2, (ahead > 0).sum())
 pd.DataFrame(cases)
 
 # %% [markdown]
-# The last row tells most. A place just below the tenth is a coin that fell on the other side. A place far down is a case to
-# learn from: a product that the channels did not propose, or a shopper whose past says something else than the counts do.
+# The last row tells most. A place just below the tenth is chance. A place far down is a case to learn from: a product that the
+# channels did not propose, or a shopper whose history says something else than the features do.
 #
-# ## Any teacher
+# ## Any ranker as the teacher
 #
-# Nothing so far asks what the teacher *is*. It needs a list and scores. Whatever has the `score` of Chapter 12 can write
-# labels: a GPT, a language model, a shopkeeper's rule in three lines.
+# Nothing so far depends on what the teacher *is*. It needs a list and scores. Whatever has the `score` method of Chapter 12's
+# `Ranker` can label, by `label_requests`: a GPT, a language model, a rule in three lines.
 
 
 # %% tags=["nbval-ignore-output"]
-class Shopkeeper:
-    """What you had often; of the rest, what sells."""
+class FrequencyRule:
+    """What the shopper bought often; of the rest, what sells."""
 
     sold = split.receipts["code"].value_counts(normalize=True)
 
@@ -803,35 +802,36 @@ class Shopkeeper:
         return np.array([held[code] + self.sold[code] for code in candidates])
 
 
-askers = [label.shopper for label in came_back[:3]]
-choices = [label.recommendations for label in came_back[:3]]
-teachers = {"the blend": teacher, "the BasketGPT": BasketGPTRanker(model), "a shopkeeper": Shopkeeper()}
-written = {name: labels.label_requests(each, askers, choices, k=20) for name, each in teachers.items()}
+three = [label.shopper for label in came_back[:3]]
+candidates = [label.recommendations for label in came_back[:3]]
+teachers = {"the blend": teacher, "the BasketGPT": BasketGPTRanker(model), "a frequency rule": FrequencyRule()}
+written = {name: labels.label_requests(each, three, candidates, k=20) for name, each in teachers.items()}
 apart = np.array(written["the blend"][0].scores) - came_back[0].scores[:20]
-assert np.median(np.abs(apart)) < 0.05  # the blend says at the counter what it said of everybody at once
+assert np.median(np.abs(apart)) < 0.05  # online, the blend gives the scores that it gave offline
 assert labels.write_labels(path, [label for by_one in written.values() for label in by_one]) == 9
 firsts = {name: [names[label.recommendations[0]] for label in some] for name, some in written.items()}
 pd.DataFrame(firsts, index=[f"shopper {place}" for place in ("one", "two", "three")]).T.rename_axis(columns="put first")
 
 # %% [markdown]
-# Their scores are of different sizes: log-probabilities, counts, trees. That is what the temperature is for, and why each
-# teacher needs its own. `Endpoint` of Chapter 12 is a ranker, too, so a large language model behind an address can teach: one
-# call a label, kept on disk, under a budget. With `OPENAI_BASE_URL` and `OPENAI_MODEL` set, the next cell asks it.
+# Their scores have different scales: log-probabilities, counts, trees. That is what the temperature is for, and why each
+# teacher needs its own. `EndpointRanker` of Chapter 12 is a ranker, too, so a large language model behind an endpoint can
+# teach: one call per label, cached on disk, under a budget. With `OPENAI_BASE_URL` and `OPENAI_MODEL` set, the next cell asks
+# it.
 
 # %% tags=["nbval-ignore-output"]
 if os.environ.get("OPENAI_BASE_URL") and os.environ.get("OPENAI_MODEL"):
     large = EndpointRanker(os.environ["OPENAI_MODEL"], names, storage.home() / "answers", budget=CallBudget(calls=20))
-    of_llm = labels.label_requests(large, askers, [codes[:20] for codes in choices], k=5)
+    of_llm = labels.label_requests(large, three, [codes[:20] for codes in candidates], k=5)
     assert all(len(label.recommendations) == 5 for label in of_llm)
     print("\n".join(names[label.recommendations[0]] for label in of_llm))
 else:
     print("no endpoint is configured")
 
 # %% [markdown]
-# > **Pitfall.** Look at the terms of a model before you let it teach: some providers forbid training on what their models
-# > say. And a history that goes to an address is personal data on its way out of the shop.
+# > **Pitfall.** Read the terms of a model before you use it as a teacher: some providers forbid training on what their models
+# > write. And a history that goes to an endpoint is personal data that leaves the shop.
 #
-# ## The same label as a sentence
+# ## The same label as a prompt and an answer
 #
 # The student above is a recommender. It could be a language model: then a label is one more pair of prompt and answer, as in
 # [Chapter 10](10_lora.ipynb). "User purchased …" is the prompt, "Recommend: …" the answer, and each product is its token and
@@ -846,41 +846,43 @@ for text in (prompt, answer):
     print(vocabulary.decode(encode_document(text, vocabulary)))
 
 # %% [markdown]
-# Receipts know purchases and nothing else. A web shop knows more: what was looked at, what was put into the basket and left
-# there. Labels have a place for both, and the sentence tells them if they are there.
+# Receipts hold purchases and nothing else. A web shop logs more: what was viewed, what was put into the basket and not paid
+# for. Labels have a field for each, and the prompt tells them if they are there.
 
 # %% tags=["nbval-ignore-output"]
-looked = replace(label, viewed=tuple(label.recommendations[3:5]), added=(label.recommendations[2],))
-prompt, _ = labels.label_documents(looked, names, most=2, k=2)
+with_views = replace(label, viewed=tuple(label.recommendations[3:5]), added=(label.recommendations[2],))
+prompt, _ = labels.label_documents(with_views, names, most=2, k=2)
 assert [" viewed" in part for part in prompt if isinstance(part, str)].count(True) == 1
 print(vocabulary.decode(encode_document(prompt, vocabulary)))
 
 # %% tags=["nbval-ignore-output"]
-told = [labels.label_documents(each, names, most=8, k=3) for each in lessons]
-sentences = encode_pairs([prompt for prompt, _ in told], [answer for _, answer in told], vocabulary)
-fitting = sentences.fitting(workshop.ANSWER_POSITIONS)
-tokens, targets = sentences.take(fitting).batch(0, 4)
-assert 0 < (targets >= 0).sum() < (tokens != sentences.pad).sum()
+documents = [labels.label_documents(each, names, most=8, k=3) for each in training_labels]
+pairs = encode_pairs([prompt for prompt, _ in documents], [answer for _, answer in documents], vocabulary)
+fitting = pairs.fitting(workshop.ANSWER_POSITIONS)
+tokens, targets = pairs.take(fitting).batch(0, 4)
+assert 0 < (targets >= 0).sum() < (tokens != pairs.pad).sum()
 Markdown(
-    f"{len(fitting):,} of {len(sentences):,} pairs fit a model with {workshop.ANSWER_POSITIONS} positions. In a batch of four, {int((targets >= 0).sum())} of "
-    f"{int((tokens != sentences.pad).sum())} tokens are learned: the answers. What the shopper did is given."
+    f"{len(fitting):,} of {len(pairs):,} pairs fit a model with {workshop.ANSWER_POSITIONS} positions. In a batch of four, "
+    f"{int((targets >= 0).sum())} of {int((tokens != pairs.pad).sum())} tokens are learned: the answers. The prompt is given."
 )
 
 # %% [markdown]
-# Training is Chapter 10's, word for word: an adapter on the narrator, and these pairs.
+# Training is that of Chapter 10: an adapter on the assistant's base, and these pairs.
 #
 # ```python
-# from recbook import lora, training
+# from recbook.lora.layers import LoRAConfig, add_adapter
+# from recbook.training.config import TrainingConfig
+# from recbook.training.loop import train
 #
-# narrator = workshop.narrator()[0]
-# lora.adapt(narrator, settings=lora.Settings(rank=16, alpha=32.0), seed=0)
-# steps = training.Settings(steps=300, batch=16, warmup=20, learning_rate=5e-3, weight_decay=0.0)
-# training.train(narrator, sentences.take(fitting), steps)
+# assistant = workshop.assistant_base()[0]
+# add_adapter(assistant, settings=LoRAConfig(rank=16, alpha=32.0), seed=0)
+# steps = TrainingConfig(steps=300, batch=16, warmup=20, learning_rate=5e-3, weight_decay=0.0)
+# train(assistant, pairs.take(fitting), steps)
 # ```
 #
-# Two things are lost on the way. The answer keeps the order and drops the *scores*, so there is nothing soft about it: it is
-# Kim and Rush's distillation by sequences. And a model that writes can write a product that the shop does not sell, unless it
-# is constrained as in [Chapter 8](08_generation.ipynb). What is won is a model that reads words: a shop that has clicks,
+# Two things are lost. The answer keeps the order and drops the *scores*, so the targets are hard, not soft: it is Kim and
+# Rush's sequence-level distillation. And a model that writes can write a product that the shop does not sell, unless it is
+# constrained as in [Chapter 8](08_generation.ipynb). What is gained is a model that reads words: a shop that has clicks,
 # requests and few receipts can start here.
 #
 # ## On real receipts
@@ -898,8 +900,8 @@ def figures(name):
 
 
 REAL, METRIC = figures("distillation_online-retail"), "ndcg@10"
-UNTAUGHT, AT_ITS_BEST = "student without a teacher", "student without a teacher, its own dropout"
-ORDER = ["teacher", "BasketGPT", "student", UNTAUGHT, AT_ITS_BEST, "student, int8", "student, nf4"]
+OWN_DROPOUT = "student without a teacher, its own dropout"
+ORDER = ["teacher", "BasketGPT", "student", ALONE, OWN_DROPOUT, "student, int8", "student, nf4"]
 
 
 def cells(rows, sign=""):
@@ -914,14 +916,14 @@ if len(REAL):
 
 # %%
 if len(REAL):
-    wanted = {
-        "parameters": "parameters", "megabytes of weights": "MB", "milliseconds at the counter": "ms at the counter",
+    columns = {  # the names in results/, and what this page calls them
+        "parameters": "parameters", "megabytes of weights": "MB", "milliseconds at the counter": "ms online",
         "milliseconds in batch": "ms in batch",
     }  # fmt: skip
-    table = REAL[REAL["metric"].isin(list(wanted))].pivot(index="method", columns="metric", values="value")
-    table = table.reindex(index=ORDER, columns=list(wanted)).rename(columns=wanted).dropna(how="all")
-    spoken = table.map(lambda value: "" if np.isnan(value) else f"{value:,.0f}" if value > 999 else f"{value:.3g}")
-    display(spoken.rename_axis(index=None, columns=None))
+    table = REAL[REAL["metric"].isin(list(columns))].pivot(index="method", columns="metric", values="value")
+    table = table.reindex(index=ORDER, columns=list(columns)).rename(columns=columns).dropna(how="all")
+    table = table.map(lambda value: "" if np.isnan(value) else f"{value:,.0f}" if value > 999 else f"{value:.3g}")
+    display(table.rename_axis(index=None, columns=None))
 
 
 # %%
@@ -930,34 +932,34 @@ def value_of(method, metric):
 
 
 if len(REAL):
-    said = []
-    for other in (UNTAUGHT, AT_ITS_BEST, "teacher", "BasketGPT"):
+    sentences = []
+    for other in (ALONE, OWN_DROPOUT, "teacher", "BasketGPT"):
         rows = REAL[(REAL["method"] == "student") & (REAL["metric"] == f"{METRIC} against {other}")].set_index("split")
         judged_by = [f"{part} {verdict(rows.loc[part])} ({rows.loc[part, 'value']:+.3f})" for part in PARTS]
-        said.append(f"Against the *{other}*: {', '.join(judged_by)}.")
-    kept_of = {name: value_of(name, "share of the teacher") for name in ("student", UNTAUGHT, AT_ITS_BEST)}
+        sentences.append(f"Against the *{other}*: {', '.join(judged_by)}.")
+    kept_of = {name: value_of(name, "share of the teacher") for name in ("student", ALONE, OWN_DROPOUT)}
     assert kept_of["student"] > 0.8
     display(
         Markdown(
-            f"Here {value_of('teacher', 'labels'):,.0f} labels taught. The student keeps {kept_of['student']:.1%} of its teacher's "
-            f"NDCG, the same student without a teacher {kept_of[UNTAUGHT]:.1%}, and one without a teacher but with the large "
-            f"model's dropout {kept_of[AT_ITS_BEST]:.1%}. "
-            f"It answers {value_of('student', 'times as fast at the counter'):.1f} times as fast at the counter, on two threads, "
-            f"{value_of('student', 'times as fast in batch'):.1f} times in batch. " + " ".join(said)
+            f"Here there were {value_of('teacher', 'labels'):,.0f} labels. The student keeps {kept_of['student']:.1%} of its teacher's "
+            f"NDCG, the same student without a teacher {kept_of[ALONE]:.1%}, and one without a teacher but with the large "
+            f"model's dropout {kept_of[OWN_DROPOUT]:.1%}. "
+            f"It answers {value_of('student', 'times as fast at the counter'):.1f} times as fast online, on two threads, "
+            f"{value_of('student', 'times as fast in batch'):.1f} times in batch. " + " ".join(sentences)
         )
     )
 
 # %% [markdown]
-# Look at the row with *its own dropout*. The settings of the student were chosen for lessons with a teacher. Without one, a
-# small model that leaves out so little learns its few baskets by heart; give it the dropout that suits it, and most of the gap
-# is gone before anybody has taught. A teacher is judged against the best untaught student you can make, or it is praised for
+# Look at the row with *its own dropout*. The settings of the student were chosen for training with a teacher. Without one, a
+# small model with so little dropout memorises its few baskets; give it the dropout that suits it, and most of the gap is gone
+# before any teacher takes part. Judge a teacher against the best student without one that you can make, or you credit it with
 # what a setting does.
 #
 # What differs from the embedded shop: more shoppers, so many more labels to learn from, and narrower intervals to judge by;
-# and more products, so more that a basket leaves unsaid. Where the two disagree, believe this one.
+# and more products, so more about which a basket says nothing. Where the two disagree, believe this one.
 #
-# And the shoppers for whom one of the two finds something among ten places and the other nothing. Below, some for whom it is
-# the student:
+# And the shoppers for whom one of the two finds something of the next basket among ten places and the other nothing. Below,
+# some for whom it is the student:
 
 # %%
 if len(REAL):
@@ -978,7 +980,7 @@ if len(REAL):
 #
 # ### Exercise 16.1: soft targets
 # Write `soft_targets(scores, temperature)`: the scores of one list as an array of shares that sum to one. A score of minus
-# infinity gets no share. Scores may be as large as `1500`, and the temperature as small as `0.5`.
+# infinity gets a share of zero. Scores may be as large as `1500`, and the temperature as small as `0.5`.
 
 
 # %%
@@ -1004,10 +1006,10 @@ check("16.1", soft_targets)
 #
 # </details>
 #
-# ### Exercise 16.2: how sure it is
+# ### Exercise 16.2: the teacher's confidence
 # Write `confidence(chances)`: one less the entropy of a list, as a share of the largest entropy that a list with so many
-# products can have. Chances of zero are places that the list lacks: they count neither in the sum nor in the length. A list
-# with one product has a confidence of one.
+# products can have. `chances` are the soft targets. Zeros are places that the list lacks: they count neither in the sum nor in
+# the length. A list with one product has a confidence of one.
 
 
 # %%
@@ -1036,8 +1038,8 @@ check("16.2", confidence)
 #
 # ### Exercise 16.3: the divergence
 # Write `divergence(logits, listed, chances)`: the Kullback-Leibler divergence, in nats, of a student from a teacher's list.
-# `logits` are the student's of all products, `listed` the columns on the list, `chances` what the teacher gives them. A
-# chance of zero adds nothing. Logits may be as large as `1200`.
+# `logits` are the student's of all products, `listed` the columns on the list, `chances` the teacher's probabilities of them.
+# A probability of zero adds nothing. Logits may be as large as `1200`.
 
 
 # %%
@@ -1055,10 +1057,10 @@ check("16.3", divergence)
 # ```python
 # def divergence(logits, listed, chances):
 #     logits, chances = np.asarray(logits, float), np.asarray(chances, float)
-#     told = logits - logits.max()
-#     told = (told - np.log(np.exp(told).sum()))[listed]
+#     logs = logits - logits.max()
+#     logs = (logs - np.log(np.exp(logs).sum()))[listed]
 #     some = chances > 0
-#     return float((chances[some] * (np.log(chances[some]) - told[some])).sum())
+#     return float((chances[some] * (np.log(chances[some]) - logs[some])).sum())
 # ```
 #
 # With a softmax among the listed products alone, the student could put its first choice off the list and lose nothing.
@@ -1066,8 +1068,8 @@ check("16.3", divergence)
 # </details>
 #
 # ### Exercise 16.4: the share of the gap
-# Write `share_closed(alone, taught, teacher, least)`: each of the first three is an array of NDCG, an entry a shopper. Return
-# the share of the mean gap, the teacher less the student alone, that teaching closes, or `nan` if the gap is smaller than
+# Write `share_closed(alone, taught, teacher, least)`: each of the first three is an array of NDCG, an entry per shopper. Return
+# the share of the mean gap, the teacher less the student alone, that distillation closes, or `nan` if the gap is smaller than
 # `least`.
 
 
@@ -1091,7 +1093,7 @@ check("16.4", share_closed)
 #     return float((np.mean(taught) - np.mean(alone)) / gap)
 # ```
 #
-# A student that beats its teacher closes more than the whole gap; one that teaching harmed closes less than nothing. Both
+# A student that beats its teacher closes more than the whole gap; one that the labels harmed closes less than nothing. Both
 # happen.
 #
 # </details>
@@ -1109,12 +1111,12 @@ check("16.4", share_closed)
 #
 # (a) leaks the answers: the teacher has read the judged baskets, and its lists repeat them.
 #
-# (b) leaks no basket, but the student has seen the judged questions answered; it is measured on copying.
+# (b) leaks no basket, but the student has seen the judged requests answered; it is measured on copying.
 #
 # (c) is clean.
 #
-# (d) leaks a little: one number was chosen on the exam. It is small and it is real, and it grows with every setting chosen
-# so.
+# (d) leaks a little: one number was chosen on the judged month. It is small and it is real, and it grows with every setting
+# chosen so.
 #
 # (e) cannot be known. Online Retail has been on the web for years, so the model may have read the receipts of November. Say
 # so when you report it.
@@ -1130,24 +1132,24 @@ check("16.4", share_closed)
 # <details><summary>Answer</summary>
 #
 # There is no right choice, but there is a right order. First ask what the teacher has that the student lacks. If the gap is
-# within its interval, no way of teaching can show itself, whatever you change: a *smaller* student makes the gap wide enough
-# to measure. One-time shoppers bring questions that the true baskets never asked, so look at them apart from the others. Two
-# blends with other seeds agree on what is feature and differ in noise; their mean is a better teacher at twice the cost, at
-# night. Invented histories are free, and most of them are like nobody: if they help, it is because the student sees products
+# within its interval, no change of the distillation can show an effect: a *smaller* student makes the gap wide enough to
+# measure. One-time shoppers bring requests that the true baskets never hold, so look at them apart from the others. Two
+# blends with other seeds agree on the signal and differ in noise; their mean is a better teacher at twice the cost, offline.
+# Invented histories are free, and most of them are like no real one: if they help, it is because the student sees products
 # that few buy.
 #
 # </details>
 #
 # ## Summary
 #
-# - A true basket says which few were bought; a label says how near the others came, for a question that nobody has answered
-#   yet.
-# - Labels live in a file, and a file is checked: order, scores, products, dates.
-# - The temperature gives a teacher's scores a size, entropy says how sure it is, and the gradient of the loss is what the
-#   student gives less what the teacher gives.
-# - Label histories that are nobody's exam question, with a teacher that has not seen the exam.
+# - A true basket says which few were bought; a teacher's label says how near the others came, also for histories without a next
+#   basket.
+# - Labels are kept in a file, and the file is checked: order, scores, products, dates.
+# - The temperature sets the scale of a teacher's scores, entropy gives its confidence, and the gradient of the loss on labels is
+#   what the student gives less what the teacher gives. The joint loss mixes labels and true baskets by $\alpha$.
+# - Label histories that no judged request has, with a teacher that has not seen the judged month.
 # - The run that matters is the same student without a teacher, over several seeds. A share of a small gap is noise.
-# - What distillation makes small is machinery. What every model has to count, it still has to count.
+# - Distillation saves machinery: channels, features, trees. What the student itself has to count, it still has to count.
 #
 # ## Further reading
 #

@@ -28,12 +28,12 @@ page.opening("22_system")
 # **You will learn**
 #
 # - to put the parts of this book together, and to see what each takes from the one before;
-# - to serve a customer, a newcomer, a typed basket, a query, and a wish for something cheaper that is not red;
-# - to sell a product from the minute that it is on the shelf, without training anything;
+# - to serve a customer, an unknown shopper, a guest with a typed basket, a query, and a wish for something cheaper that is not red;
+# - to recommend a new product from the minute that it is on sale, without training anything;
 # - to keep a system on disk so that damage is noticed and nothing is run that should not be;
 # - to choose among methods by what they are worth *and* what they cost, and to say what yours does not do.
 #
-# **You need** all that came before, above all the BasketGPT ([Chapter 9](09_baskets.ipynb)), candidates and rankers
+# **You need** all chapters before this one, above all the BasketGPT ([Chapter 9](09_baskets.ipynb)), candidates and rankers
 # ([Chapter 12](12_ranking.ipynb)), checked narratives ([Chapter 14](14_narratives.ipynb)) and the student
 # ([Chapter 16](16_distillation.ipynb)).
 
@@ -41,7 +41,7 @@ page.opening("22_system")
 # ## A customer is at the counter. Now what?
 #
 # You have a dozen parts. Each was measured, and none of them serves anybody. A customer wants a few products, in an order, with a reason, now. How much code
-# lies between the parts and that? About a page.
+# does it take to join the parts? About a page.
 
 # %% tags=["nbval-ignore-output"]
 import hashlib
@@ -77,8 +77,8 @@ shop = workshop.recommender()
 raw = workshop.raw_receipts()
 
 # %% [markdown]
-# That was all of it, if nothing was cached: `Recommender.build(receipts)` cleans, embeds, and trains a BasketGPT, trees, a student and a narrator. On the page
-# that follows we take the trained parts out of it, so as not to train them twice, and write everything else ourselves.
+# That was all of it, if nothing was cached: `Recommender.build(receipts)` cleans, embeds, and trains a BasketGPT, LambdaRank, a student and a narrator. On the
+# page that follows we take the trained parts out of it, so as not to train them twice, and write everything else ourselves.
 #
 # ## One page
 #
@@ -99,22 +99,22 @@ print(f"{len(raw):,} lines, {len(receipts):,} clean; {len(split.shoppers):,} cus
 vectors = shop.vectors  # pd.DataFrame(encode(list(texts.values())), index=list(texts))
 np.testing.assert_allclose(vectors.loc[list(texts)[:9]], encode(list(texts.values())[:9]), atol=1e-4)
 model = shop.two_stage.model  # BasketGPT.fit(split.receipts)
-trees = shop.two_stage.ranker  # stages.learned_ranker(receipts, vectors, stages.Settings()): past cuts, LambdaRank
-narrator = shop.narrator  # Narrator.fit(receipts, Ledger(receipts, today)): a small GPT, an adapter for one style
+trees = shop.two_stage.ranker  # fit_lambdarank(receipts, vectors, RecommenderConfig()): trained on past cuts
+narrator = shop.narrator  # Narrator.fit(receipts, FactStore(receipts, today)): a small GPT, an adapter for one style
 
 # %% [markdown]
-# **What is known now** (Chapter 12): channels that find candidates, features that tell about them, the ranker that reads those and trusts the BasketGPT
-# beside. And **the facts** (Chapter 14): a fact store of what may be said, a checker that reads every sentence.
+# **What is known now** (Chapter 12): a snapshot with channels that find candidates, features of the candidates, and the ranker, LambdaRank blended with the
+# BasketGPT. And **the facts** (Chapter 14): a fact store of what may be said, a checker that reads every sentence.
 
 # %%
 snapshot = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
-told = CandidateFeatures(snapshot, split)
-ranker = LambdaRank(trees.trees, trees.names, trees.settings, told)
+features = CandidateFeatures(snapshot, split)
+ranker = LambdaRank(trees.trees, trees.names, trees.settings, features)
 fact_store = FactStore(receipts, today)
 checker = ClaimChecker(fact_store)
 
 # %% [markdown]
-# **A customer comes.** Find and rank, from the history alone:
+# **A customer comes.** Two stages, retrieve and rank, from the history alone:
 
 
 # %%
@@ -122,31 +122,31 @@ def page_find(customer, k):
     """The customer with what they bought, and k codes, best first."""
     known = [(date, [c for c in codes if c in model.catalogue.column]) for date, codes in fact_store.history(customer)]
     shopper = Shopper([basket for basket in known if basket[1]], today)
-    who = snapshot.online([shopper])
-    opinion = snapshot.gpt(who)  # (1, products): log-probabilities
-    lists = snapshot.channels(who, PER_CHANNEL, opinion)
-    found = interleave(list(lists.values()), 400)  # (1, 400): the channels take turns
-    scores = ranker.predict(told.table(who, found, opinion))
-    return shopper, split.codes[found[0][metrics.rank(scores, k)[0]]].tolist()
+    requests = snapshot.online([shopper])
+    gpt = snapshot.gpt(requests)  # (1, products): log-probabilities
+    lists = snapshot.channels(requests, PER_CHANNEL, gpt)
+    candidates = interleave(list(lists.values()), 400)  # (1, 400): the channels take turns
+    scores = ranker.predict(features.table(requests, candidates, gpt))
+    return shopper, split.codes[candidates[0][metrics.rank(scores, k)[0]]].tolist()
 
 
 # %% [markdown]
-# Ask why, and tell: the purchases without which the score falls most come first, the facts are counted, the narrator writes, the checker reads.
+# **Explain.** The purchases without which the score falls most come first, the fact store counts the facts, the narrator writes, the checker reads.
 
 
 # %%
 def page_explain(customer, shopper, codes):
-    """The facts of each product, and what is told of them."""
-    because = [model.why(shopper.history, code, today).query("effect > 0")["code"] for code in codes]
-    reasons = [[reason for reason in row if reason != code] for code, row in zip(codes, because, strict=True)]
+    """The facts of each product, and a narrative that tells them."""
+    effects = [model.why(shopper.history, code, today).query("effect > 0")["code"] for code in codes]
+    reasons = [[reason for reason in row if reason != code] for code, row in zip(codes, effects, strict=True)]
     facts = [fact_store.facts(customer, code, row) for code, row in zip(codes, reasons, strict=True)]
-    written = write_checked(narrator.model, facts, narrator.vocabulary, checker, narrator.style)
-    return facts, [each.text for each in written]
+    narratives = write_checked(narrator.model, facts, narrator.vocabulary, checker, narrator.style)
+    return facts, [each.text for each in narratives]
 
 
 # %% tags=["nbval-ignore-output"]
-visits = receipts.groupby("customer")["invoice"].nunique()
-regulars = visits.index[(visits >= 4) & (visits <= 8)].to_numpy()
+baskets = receipts.groupby("customer")["invoice"].nunique()
+regulars = baskets.index[(baskets >= 4) & (baskets <= 8)].to_numpy()
 customer = int(np.random.default_rng(18).choice(regulars))
 shopper, codes = page_find(customer, 5)
 facts, reasons = page_explain(customer, shopper, codes)
@@ -155,30 +155,30 @@ for code, reason in zip(codes, reasons, strict=True):
     print(f"{texts[code]}\n    {reason}\n")
 
 # %% [markdown]
-# Nothing in that page knows this customer in person. There is a history, and everything follows from it. So the page serves everybody who has
+# Nothing in that page was trained for this customer in person. There is a history, and everything follows from it. So the page serves everybody who has
 # one, and you will see below what happens to those who have none.
 #
 # ## From page to package
 #
-# `Recommender` is that page, and what a shop needs around it. Its answers are the same, product for product, place for place, but for products that too
-# few have bought so far: they wait in its shelf, where the page has none, and are left out here.
+# `Recommender` (`recbook/system/recommender.py`) is that page, and what a shop needs around it: `build` holds the stages, `retrieve_and_rank` the two-stage
+# recommender, `files` the folder on disk. Its answers are the same, product for product, place for place, except for products that too few have bought so
+# far: the package can recommend them, the page cannot, so they are excluded here.
 
 # %% tags=["nbval-ignore-output"]
-waiting = shop.catalogue.index[len(split.codes) :].tolist()
-answer = shop.recommend(customer, k=5, exclude=waiting)
+too_few_buyers = shop.catalogue.index[len(split.codes) :].tolist()
+answer = shop.recommend(customer, k=5, exclude=too_few_buyers)
 assert answer["code"].tolist() == codes
 some = np.random.default_rng(0).choice(regulars, min(30, len(regulars)), replace=False).tolist()
-same = [
-    shop.recommend(each, k=5, explain=False, exclude=waiting)["code"].tolist() == page_find(each, 5)[1] for each in some
-]
-assert all(same)
-print(f"page and package agree for {sum(same)} customers")
+for each in some:
+    package = shop.recommend(each, k=5, explain=False, exclude=too_few_buyers)["code"].tolist()
+    assert package == page_find(each, 5)[1]
+print(f"page and package agree for {len(some)} customers")
 answer[["description", "price", "channel"]]
 
 # %% [markdown]
-# `channel` is the door through which a product came in. The reasons may be worded otherwise than on the page: the package looks for them among the
-# purchases that are near the product, instead of taking out each in turn, which is where the page spends most of its time. Its core is the page's own
-# lines, for whoever asks:
+# `channel` is the channel that retrieved a product. The reasons may be worded otherwise than on the page: the package looks for them among the
+# purchases nearest to the product, where the page leaves out each in turn, which takes most of its time. The core of the package is the page's own
+# lines, for every kind of shopper:
 
 # %%
 page.source(TwoStageRecommender.find)
@@ -186,7 +186,7 @@ page.source(TwoStageRecommender.find)
 # %% [markdown]
 # ## Ask it
 #
-# The shop's counter sees more kinds of people than a log does. A customer with a wish and a limit:
+# A shop serves more kinds of people than a log holds. A customer with a query and filters:
 
 
 # %%
@@ -205,7 +205,7 @@ show(wished)
 # %% [markdown]
 # Filters come *before* the ranking, so five that are allowed are five, not what is left of five.
 #
-# Somebody who is not in the receipts, but bought two things today:
+# A guest session: somebody who is not in the receipts, but bought two things today:
 
 # %% tags=["nbval-ignore-output"]
 basket = answer["description"].iloc[:2].tolist()
@@ -215,16 +215,16 @@ print("bought today:", "; ".join(basket))
 show(typed)
 
 # %% [markdown]
-# And somebody of whom nothing is known at all. For a stranger what sells now beats every model of histories (Chapter 12), and no reason is made up: a
+# And an unknown shopper, without any history (cold start). Here what sells now beats every model of histories (Chapter 12), and no reason is made up: a
 # narrative that cites no purchase is short.
 
 # %% tags=["nbval-ignore-output"]
-stranger = shop.recommend(k=4)
-assert set(stranger["channel"]) == {POPULAR_CHANNEL}
-show(stranger)
+unknown = shop.recommend(k=4)
+assert set(unknown["channel"]) == {POPULAR_CHANNEL}
+show(unknown)
 
 # %% [markdown]
-# A stranger who types something gets what it means, best sellers first among equals.
+# An unknown shopper with a query gets what the query means, best sellers first among equals.
 
 # %% tags=["nbval-ignore-output"]
 asked = shop.recommend(query="gift for a tea lover", k=4, explain=False)
@@ -237,7 +237,7 @@ show(asked)
 # %% tags=["nbval-ignore-output"]
 questions = {
     "a name misspelt": dict(history=[texts[codes[0]][:-1] + "x"]),
-    "a customer nobody knows": dict(customer=-7),
+    "an unknown customer": dict(customer=-7),
     "a word no product has": dict(exclude=["xylophone"]),
     "a limit too low": dict(price_max=0.001),
 }
@@ -252,15 +252,15 @@ for what, message in messages.items():
     print(f"{what}: {message}\n")
 
 # %% [markdown]
-# ## Something new on the shelf
+# ## A new product
 #
-# A product that nobody bought yet has no co-purchases, no sales, no vector of its own in any model. It has words. `add` embeds them and ranks the product
-# as the known products that read most like it, and nothing is trained.
+# A product that nobody bought yet has no co-purchases, no sales, no vector of its own in any model. It has words. `add` embeds them and gives the product
+# the mean score of its nearest known products; nothing is trained.
 
 # %% tags=["nbval-ignore-output"]
-novelty = pd.DataFrame({"description": ["sage green dragon teapot"], "price": [12.5]}, index=["99999Z"])
+new_product = pd.DataFrame({"description": ["sage green dragon teapot"], "price": [12.5]}, index=["99999Z"])
 start = time.perf_counter()
-larger = shop.add(novelty)
+larger = shop.add(new_product)
 seconds = time.perf_counter() - start
 places = {
     query: larger.recommend(query=query, k=50, explain=False)["code"].tolist() for query in ("dragon teapot", "teapot")
@@ -270,18 +270,18 @@ print(f"on sale after {seconds:.1f} seconds")
 print({query: f"place {codes.index('99999Z') + 1}" for query, codes in places.items()})
 
 # %% [markdown]
-# Of the same product, what is the reason? There is only what the receipts say of the shopper, and the price.
+# What reason is given for such a product? Only what the receipts say of the shopper, and the price.
 
 # %% tags=["nbval-ignore-output"]
-dragon = larger.recommend(customer, query="dragon teapot", k=1)
-assert dragon["code"].tolist() == ["99999Z"] and "dragon" in dragon["why"].iloc[0].lower()
-dragon["why"].iloc[0]
+explained = larger.recommend(customer, query="dragon teapot", k=1)
+assert explained["code"].tolist() == ["99999Z"] and "dragon" in explained["why"].iloc[0].lower()
+explained["why"].iloc[0]
 
 # %% [markdown]
 # > **Pitfall.** Being rankable is not being good. A new product is ranked as well as its words are chosen; `ITEM 4711 NEW` is ranked as noise. Chapter 9
 # > measured how far words alone carry.
 #
-# ## Keep it
+# ## Save it
 #
 # A system that lives only in a notebook is lost at the next power cut. Saved, it is a folder: receipts as parquet, weights as safetensors, trees as text, the
 # rest as JSON; nothing in it can run. It is written beside its place and then renamed, so a half-written one cannot exist.
@@ -311,7 +311,7 @@ except ValueError as error:
     print(str(error).replace(str(home), "…"))
 
 # %% [markdown]
-# A manifest holds the hash of each file, and loading compares them all before it believes one. Without it this byte would be one weight of thousands: no
+# A manifest holds the hash of each file, and loading compares them all before it reads one. Without it this byte would be one weight of thousands: no
 # error, other recommendations, and nobody would know since when.
 #
 # > **Pitfall.** A hash in the folder protects against accidents, not against people: whoever can change the weights can change the manifest. Against people
@@ -355,7 +355,7 @@ print(out.splitlines()[0], *out.splitlines()[-6:], sep="\n")
 print("exit code:", code)
 
 # %% [markdown]
-# A wrong question ends with one line and another exit code, so that a script notices.
+# A wrong command ends with one line and another exit code, so that a script notices.
 
 # %%
 out, code = recbook("recommend", "no-such-shop")
@@ -365,13 +365,13 @@ print(out.strip())
 # %% [markdown]
 # ## What it costs
 #
-# Building is done once a night, asking a hundred times an hour. So measure the two apart, and of asking not the mean but the *slow tail*: nobody is
-# served the mean. `fast=True` lets the student of Chapter 16 rank alone, in place of channels, trees and teacher.
+# Building is done once a night, asking a hundred times an hour. So measure the two apart, and of asking not the mean but the *tail latency*: nobody is
+# served the mean. With `fast=True` the student of Chapter 16 ranks alone, in place of channels, LambdaRank and teacher.
 
 
 # %% tags=["nbval-ignore-output"]
 def milliseconds(**options):
-    """Of each of some customers."""
+    """The time of an answer, for each of some customers."""
     taken = []
     for row, each in enumerate(some[:20]):
         start = time.perf_counter()
@@ -386,8 +386,8 @@ taken = {
     "products with reasons": milliseconds(),
 }
 table = pd.DataFrame({name: np.percentile(ms, [50, 90, 100]) for name, ms in taken.items()}).T
-table.columns = ["half", "nine of ten", "all"]
-assert table["half"].is_monotonic_increasing and table.loc["products with reasons", "half"] < 60_000
+table.columns = ["p50", "p90", "maximum"]
+assert table["p50"].is_monotonic_increasing and table.loc["products with reasons", "p50"] < 60_000
 table.round(0).astype(int).rename_axis("milliseconds for five")
 
 # %% tags=["nbval-ignore-output"]
@@ -398,7 +398,7 @@ assert 0.5 < np.mean(alike) <= 5
 Markdown(f"Of five products of the whole system, the student alone gives {np.mean(alike):.1f} too.")
 
 # %% [markdown]
-# Words cost many times what products cost. If your page must be fast, show the products and fetch the reasons while the eye is still on the first.
+# Reasons cost many times what products cost. If your page must be fast, show the products and fetch the reasons while the eye is still on the first.
 #
 # ## What it does not do
 #
@@ -415,8 +415,8 @@ Markdown(
 )
 
 # %% [markdown]
-# **It feeds itself.** What is on the list is bought, and what is bought is on the next list. A log of receipts made with a recommender is half a log of the
-# recommender.
+# **It feeds itself (a feedback loop).** What is on the list is bought, and what is bought is on the next list. A log of receipts made with a recommender is
+# half a log of the recommender.
 
 # %% tags=["nbval-ignore-output"]
 shown = [code for codes in lists.values() for code in codes]
@@ -441,9 +441,9 @@ Markdown(
 # ## On real receipts
 #
 # Now the whole chain on Online Retail, November, every stage a row, in the book's order. *Text only* asks the index for what is nearest to the
-# mean of what was bought. *Blend* is the formula of Chapter 2. The *learned blend* is what `Recommender` does; the *LLM reranker* is Chapter 12's taught GPT over text, which orders
-# the BasketGPT's best twenty; the *student* is what `fast=True` asks. *ms* is the median for one shopper whose history is at hand, *MB* what the method keeps in memory to
-# answer. Nothing was chosen by this table; but earlier chapters have looked at November, too.
+# mean of what was bought. *Blend* is the formula of Chapter 2. The *learned trees* are LambdaRank, and the *learned blend*, with the BasketGPT, is what `Recommender` does; the
+# *LLM reranker* is Chapter 12's fine-tuned GPT over text, which reranks the BasketGPT's best twenty; the *student* is what `fast=True` uses. *ms* is the median for one shopper
+# whose history is at hand, *MB* what the method keeps in memory to answer. Nothing was chosen by this table; but earlier chapters have looked at November, too.
 
 
 # %%
@@ -479,12 +479,12 @@ if len(rows):
     )
 
 # %% [markdown]
-# A table of fourteen rows asks for a picture: what is each worth, and what does it cost a shopper's patience?
+# A table of fourteen rows asks for a picture: how good is each method, and how long does a shopper wait for it?
 
 
 # %%
 def quality_against_time(costs, best):
-    """NDCG@10 over milliseconds, a point a method; names stand at the right, apart, with a line to each point."""
+    """NDCG@10 over milliseconds, one point per method; names stand at the right, with a line to each point."""
     fig, ax = plt.subplots(figsize=(6.2, 4.8))
     names = costs.sort_values("all").index.tolist()
     low, high = costs["all"].min(), costs["all"].max()
@@ -500,13 +500,13 @@ def quality_against_time(costs, best):
         ax.annotate(name, (x, y), **spot, arrowprops=arrow, fontweight="bold" if worth else "normal")
     front = costs.loc[best].sort_values("ms")
     ax.plot(front["ms"], front["all"], color="#1b4f72", linewidth=1, zorder=0)
-    ax.set(xscale="log", xlabel="milliseconds for one shopper (logarithmic)", ylabel="NDCG of the ten best, November")
+    ax.set(xscale="log", xlabel="milliseconds per shopper (logarithmic)", ylabel="NDCG@10, November")
     ax.set_ylim(low - 0.1 * (high - low), place + len(names) * gap)
     ax.set_title("Only methods on the line are worth their time")
 
 
 def on_the_line(costs):
-    """Methods than which no other is as fast and as good."""
+    """The Pareto front: methods for which no other is as fast and as good."""
     return [
         name
         for name, mine in costs.iterrows()
@@ -521,7 +521,7 @@ if len(rows):
     plt.show()
 
 # %% [markdown]
-# Dots on the line: no other method is as fast and as good. Squares: another one is.
+# Dots on the line, the *Pareto front*: no other method is as fast and as good. Squares: another one is.
 
 # %%
 if len(rows):
@@ -546,8 +546,8 @@ if len(rows):
     display(Markdown("\n".join(f"- {line}" for line in verdict)))
 
 # %% [markdown]
-# Read the last line twice. Whoever has an afternoon should count. What the rest of the book adds is in the column *explore*, in reasons that are true, and in
-# answers to people of whom there is nothing to count.
+# Read the last line twice. If you have one afternoon, count. What the rest of the book adds is in the column *explore*, in reasons that are true, and in
+# answers to people without a history.
 #
 # And the system as a whole, on one thread, beside a plain pipeline: the nearest by text, and as many tokens from a model of the same size by
 # `transformers.generate`, unchecked.
@@ -555,7 +555,7 @@ if len(rows):
 
 # %%
 def asked_in(data):
-    """Milliseconds by way of asking: half, ninety-nine in a hundred, the worst."""
+    """Milliseconds by way of asking: the median, the 99th percentile, the maximum."""
     rows = measured(f"system_latency_{data}")
     rows = rows[rows["metric"].isin(["p50", "p99", "max"]) & (rows["method"] != "target")]
     return rows.pivot_table(index="method", columns="metric", values="value", sort=False).reindex(
@@ -571,21 +571,21 @@ if latency:
 
 # %%
 def verdict_of(data):
-    """Each promise, what came, whether it was kept."""
+    """Each target, what was measured, whether the target was met."""
     rows = measured(f"system_latency_{data}").set_index(["method", "metric"])["value"]
-    promises = [
+    targets = [
         ("build, minutes", rows["build", "seconds"] / 60, rows["target", "seconds"] / 60),
-        ("five products, ms, half", rows["customer", "p50"], rows["target", "p50"]),
-        ("with reasons, ms, half", rows["customer, explained", "p50"], rows["target", "p50, explained"]),
+        ("five products, p50, ms", rows["customer", "p50"], rows["target", "p50"]),
+        ("with reasons, p50, ms", rows["customer, explained", "p50"], rows["target", "p50, explained"]),
         (
-            "five products, the slowest hundredth over half",
+            "five products, p99 over p50",
             rows["customer", "p99 over p50"],
             rows["target", "p99 over p50"],
         ),
-        ("with reasons, the same", rows["customer, explained", "p99 over p50"], rows["target", "p99 over p50"]),
+        ("with reasons, p99 over p50", rows["customer, explained", "p99 over p50"], rows["target", "p99 over p50"]),
     ]
-    table = pd.DataFrame(promises, columns=["promise", "measured", "at most"]).set_index("promise")
-    return table.assign(kept=np.where(table["measured"] <= table["at most"], "yes", "no"))
+    table = pd.DataFrame(targets, columns=["target", "measured", "at most"]).set_index("target")
+    return table.assign(met=np.where(table["measured"] <= table["at most"], "yes", "no"))
 
 
 if latency:
@@ -605,7 +605,7 @@ for shop_ in latency:
     told_of.append(
         f"**{shop_}.** Built in {of['build', 'seconds'] / 60:.1f} minutes, of which *{longest}* took {stage[longest] / of['build', 'seconds']:.0%}; at most "
         f"{of['build', 'peak GB']:.1f} GB of memory; {of['build', 'MB on disk']:.0f} MB on disk; loaded in {of['load', 'seconds']:.1f} seconds. Of "
-        f"{n:,.0f} reasons {of['customer, explained', 'redrawn']:.0%} were drawn again and {of['customer, explained', 'plainest']:.0%} ended in the plainest "
+        f"{n:,.0f} reasons {of['customer, explained', 'redrawn']:.0%} were sampled again and {of['customer, explained', 'plainest']:.0%} ended in the plainest "
         f"words; the checker found {of['customer, explained', 'false claims']:.0f} false claims in them."
     )
 Markdown("\n\n".join(told_of) or "(No results of the benchmark are there yet.)")
@@ -644,7 +644,7 @@ check("22.1", first_allowed)
 #
 # </details>
 #
-# ### Exercise 22.2: the slow tail
+# ### Exercise 22.2: tail latency
 # Write `within(times, share)`: the least of the `times` within which at least that share of all answers came. With a share of `0.5` it is a median that some answer
 # really took, with `0.99` the p99.
 
@@ -699,7 +699,7 @@ check("22.3", damaged)
 #
 # </details>
 #
-# ### Exercise 22.4: worth its time
+# ### Exercise 22.4: the Pareto front
 # Write `worth_it(methods)`: a dictionary of pairs (milliseconds, quality) by name. Leave out each method than which another is at least as fast *and* at least as
 # good, and better in one of the two. Return the names of the rest, the fastest first, equals by name.
 
@@ -725,11 +725,11 @@ check("22.4", worth_it)
 #     return sorted(kept, key=lambda name: (methods[name][0], name))
 # ```
 #
-# Twins stay, both: neither is better than the other. What the figure calls the line is this list.
+# Two equal methods both stay: neither is better than the other. The line of the figure is this list.
 #
 # </details>
 #
-# ### Exercise 22.5: the loop
+# ### Exercise 22.5: the feedback loop
 # Write `looped(sold, shown, rounds, bought)`: `sold` are sales by product. In each round the `shown` products with most sales (of equals the first) are on the list, and each of
 # them is bought `bought` times; nothing else is. Return each product's share of all sales after all rounds.
 
@@ -763,7 +763,7 @@ check("22.5", looped)
 #
 # ### Exercise 22.6: which part would you take out?
 # Your shop has one core, and customers who wait for two tenths of a second and no longer. Use the table of the real log and the latency figures. What do you keep, what
-# do you drop, and what do you do at night instead of at the counter?
+# do you drop, and what do you compute at night (offline) and not when a customer asks (online)?
 #
 # <details><summary>Answer</summary>
 #
@@ -789,8 +789,8 @@ check("22.5", looped)
 # **Your own shop.** Get receipts of a real shop (with leave), clean them, build the recommender, and sit with the shopkeeper for an hour before twenty customers' lists. *Hand in:*
 # the audit of cleaning, the scoreboard, what the shopkeeper crossed out and why, and one change made because of it.
 #
-# **A channel that is missing.** Stock, margin, the weather, the neighbour's catalogue: add one to the shelf as a channel, as a feature, or as a filter. *Hand in:* recall at equal
-# size, the blend with and without it, and when it hurts.
+# **A channel that is missing.** Stock, margin, the weather, the neighbour's catalogue: add one to the two-stage recommender as a channel, as a feature, or as a filter. *Hand in:*
+# recall at equal size, the blend with and without it, and when it hurts.
 #
 # **Break the loop.** The embedded shop's shoppers react to what they are shown. Let the recommender run for half a year on receipts that it made itself. *Hand in:* coverage and sales by month, with and without
 # a tenth of random places, and what the random tenth cost.
@@ -804,9 +804,9 @@ check("22.5", looped)
 # ## Summary
 #
 # - The page is short because each part takes a history and gives something that can be checked alone.
-# - Filter before you rank; fall back before you fail; say in one line what was asked wrongly.
-# - Words are enough to be on the shelf, not enough to be sold well.
-# - Keep nothing that can run, hash everything, write beside and rename.
+# - Filter before you rank; fall back before you fail; say in one line which argument was wrong.
+# - A description is enough for a new product to be ranked, not enough to be ranked well.
+# - Save nothing that can run, hash everything, write beside and rename.
 # - Choose by quality and time together. The fastest method within the interval of the best is the best.
 # - A log tells what was bought. What another list would have done, it does not tell.
 #

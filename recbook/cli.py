@@ -114,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     _score_options(
         command("score", "system.scoring", "measure the baselines and the GPT at the next basket", SCORE_HELP)
     )
-    told = command("doctor", "book.doctor", "what is installed, needed and cached", DOCTOR_HELP, DOCTOR_EXITS)
-    told.add_argument("--json", action="store_true", help="the same as one JSON object")
+    doctor = command("doctor", "book.doctor", "what is installed, needed and cached", DOCTOR_HELP, DOCTOR_EXITS)
+    doctor.add_argument("--json", action="store_true", help="the same as one JSON object")
     return parser
 
 

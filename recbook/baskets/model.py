@@ -7,7 +7,6 @@ is known by its place in baskets and by the words of its description, so the wor
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,10 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from recbook.baselines.evaluation import Split
-from recbook.baskets.batches import BasketWindows, NextBasketLoss
+from recbook.baskets.batches import BasketWindows
 from recbook.baskets.catalogue import Catalogue, History
-from recbook.baskets.features import on_sale_from
 from recbook.baskets.log import (
     DAY,
     InteractionLog,
@@ -31,11 +28,12 @@ from recbook.baskets.log import (
 )
 from recbook.baskets.network import BasketGPTConfig, BasketNetwork
 from recbook.baskets.shop_features import ShopFeatures
+from recbook.baskets.task import NextBasketTask
 from recbook.cleaning.receipts import descriptions
 from recbook.embeddings.encoder import encode
+from recbook.embeddings.text_vectors import centred
 from recbook.gpt.config import GPTConfig
 from recbook.quantization.layers import prepare_quantized, quantized_schemes
-from recbook.training.config import TrainingConfig
 from recbook.training.loop import train
 
 DEFAULT_BASKET_GPT = BasketGPTConfig()
@@ -74,36 +72,13 @@ class BasketGPT:
             raise ValueError("there are no receipts: there is no next basket to learn from")
         texts = dict(sorted((dict(products or {}) | descriptions(receipts)).items()))
         log, _ = interaction_log(receipts, np.array(list(texts), dtype=str))
-        shop_features = ShopFeatures(log, _vectors(texts), settings.refresh, settings.nearest, settings.solved)
+        shop_features = ShopFeatures(log, product_vectors(texts), settings.refresh, settings.nearest, settings.solved)
         model = cls(texts, shop_features, settings)
-        model._train(log, progress)
+        task = NextBasketTask(log, shop_features, settings)
+        task.fit_scales(model.network)
+        model.metrics = train(model.network, task, task.training(), loss=task.loss, progress=progress)
+        model.network.eval()
         return model
-
-    def _train(self, log: InteractionLog, progress: bool) -> None:
-        s, points = self.settings, prediction_points(log, self.settings.ahead, self.settings.seed)
-        start = min(s.start, log.days.max() / 2)
-        objective = NextBasketLoss(log, points.day, on_sale_from(log, s.min_shoppers), start, s.repeats)
-        windows = BasketWindows(log, points, objective.predicted, s.context)
-        if not windows.spans:
-            least = f"{start:.0f} days after the first receipt or later, something that {s.min_shoppers} shoppers had"
-            raise ValueError(f"nobody came back and bought, {least}: there is no next basket to learn from")
-        examples = np.flatnonzero(objective.predicted)
-        examples = np.sort(np.random.default_rng(s.seed).permutation(examples)[: SCORED_AT_ONCE * 4])
-        self.network.fit_scales(windows.features(examples, self.shop_features), windows.shoppers[examples])
-
-        def loss(network: BasketNetwork, batch: tuple[Tensor, ...]) -> Tensor:
-            tokens, basket, predicted = batch
-            states = network.states(tokens, windows.shoppers[basket], s.forget)  # (B, T, C)
-            baskets = predicted[predicted >= 0].numpy()
-            scores = network.scores(states[predicted >= 0], windows.features(baskets, self.shop_features))
-            return objective.loss(scores, baskets, *windows.targets(baskets))
-
-        epoch = windows.steps(s.batch)
-        rates = dict(learning_rate=s.learning_rate, weight_decay=s.weight_decay, final=0.02)
-        steps = dict(steps=ceil(s.epochs * epoch), evaluate_every=epoch, save_every=ceil(s.epochs * epoch))
-        config = TrainingConfig(**steps, **rates, batch=s.batch, seed=s.seed, precision="float32")
-        self.metrics = train(self.network, windows, config, loss=loss, progress=progress)
-        self.network.eval()
 
     # --- Scoring and recommending ------------------------------------------------------------------------------
 
@@ -176,7 +151,7 @@ class BasketGPT:
         history, target = self.catalogue.entries(history), self.catalogue.columns([product])[0]
         items = self.catalogue.bought(history)
         scores = self.score([history, *(self.catalogue.without(history, item) for item in items)], when)[:, target]
-        odds = scores - np.log1p(-np.exp(scores))
+        odds = log_odds(scores)
         table = {"code": self.catalogue.codes[items], "description": self.catalogue.texts[items]}
         table = pd.DataFrame(table | {"effect": odds[0] - odds[1:]})
         return table.sort_values("effect", ascending=False, kind="stable", ignore_index=True)
@@ -229,6 +204,12 @@ class BasketGPT:
         return model
 
 
+def log_odds(log_probabilities: np.ndarray) -> np.ndarray:
+    """The logarithm of p / (1 - p), of the same shape; a p that rounds to 1 counts as the largest number below it."""
+    below_one = np.minimum(log_probabilities, -np.finfo(log_probabilities.dtype).epsneg)
+    return below_one - np.log1p(-np.exp(below_one))
+
+
 def basket_gpt_scores(
     split: Split, settings: BasketGPTConfig = DEFAULT_BASKET_GPT, progress: bool = False
 ) -> np.ndarray:
@@ -249,8 +230,6 @@ def scores_at_cut(model: BasketGPT, split: Split) -> np.ndarray:
     return model.score_log(log, np.flatnonzero(np.diff(log.first, append=-1)))
 
 
-def _vectors(products: Mapping[str, str]) -> np.ndarray:
-    """Unit vectors of the descriptions, less their mean: (N, d) float32."""
-    vectors = encode(list(products.values()))
-    vectors = vectors - vectors.mean(axis=0)
-    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+def product_vectors(products: Mapping[str, str]) -> np.ndarray:
+    """What a BasketGPT reads of descriptions: their sentence vectors, centred, (N, d) float32."""
+    return centred(encode(list(products.values())))

@@ -9,23 +9,22 @@ to Rank: From Pairwise Approach to Listwise Approach".
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from recbook.baskets.batches import BasketWindows, NextBasketLoss
+from recbook.baskets.batches import BasketWindows
 from recbook.baskets.catalogue import Catalogue
-from recbook.baskets.features import on_sale_from, user_features
+from recbook.baskets.features import user_features
 from recbook.baskets.log import DAY, InteractionLog, interaction_log, log_of_histories, prediction_points
-from recbook.baskets.model import SCORED_AT_ONCE, BasketGPT, _vectors
+from recbook.baskets.model import BasketGPT, product_vectors
 from recbook.baskets.network import BasketGPTConfig, BasketNetwork
 from recbook.baskets.shop_features import ShopFeatures
+from recbook.baskets.task import NextBasketTask
 from recbook.cleaning.receipts import descriptions
 from recbook.distillation.labels import Label
-from recbook.training.config import TrainingConfig
 from recbook.training.loop import train
 
 # A fifth of the teacher's parameters: most of them are the products' own vectors, so the width decides.
@@ -151,46 +150,29 @@ def _windows_at(log: InteractionLog, rows: np.ndarray, context: int) -> BasketWi
 # --- Learning ----------------------------------------------------------------------------------------------------
 
 
-class _Course:
-    """What a student learns from: true baskets, and, where there is a teacher, labels; the batches and loss of both."""
+class DistillationTask:
+    """Batches and joint loss of true baskets and, where there is a teacher, of labels, as `train` takes them."""
 
-    def __init__(
-        self, model: BasketGPT, log: InteractionLog, dataset: DistillationDataset | None, how: DistillationConfig
-    ):
-        s, self.known, self.dataset, self.how = model.settings, model.shop_features, dataset, how
-        questions, start = prediction_points(log, s.ahead, s.seed), min(s.start, log.days.max() / 2)
-        self.answers = NextBasketLoss(log, questions.day, on_sale_from(log, s.min_shoppers), start, s.repeats)
-        self.sentences, self.forget = BasketWindows(log, questions, self.answers.predicted, s.context), s.forget
-        if not self.sentences.spans:
-            raise ValueError("nobody came back and bought: there is no next basket to learn from")
-
-    def fit_scales(self, network: BasketNetwork, seed: int) -> None:
-        """From as many true baskets as `BasketGPT.fit` looks at."""
-        examples = np.flatnonzero(self.answers.predicted)
-        examples = np.sort(np.random.default_rng(seed).permutation(examples)[: SCORED_AT_ONCE * 4])
-        network.fit_scales(self.sentences.features(examples, self.known), self.sentences.shoppers[examples])
+    def __init__(self, baskets: NextBasketTask, labels: DistillationDataset | None, how: DistillationConfig):
+        """`baskets`: the task that a model without a teacher has; `labels`: none, where nothing is distilled."""
+        self.baskets, self.labels, self.how = baskets, labels, how
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, ...]:
         """Windows of true baskets, as by `BasketWindows.batch`, then labels, as by `DistillationDataset.batch`."""
-        true = self.sentences.batch(step, size, seed)
-        return true if self.dataset is None else (*true, *self.dataset.batch(step, self.how.questions, seed))
+        true = self.baskets.batch(step, size, seed)
+        return true if self.labels is None else (*true, *self.labels.batch(step, self.how.questions, seed))
 
     def loss(self, network: BasketNetwork, batch: tuple[Tensor, ...]) -> Tensor:
         """The joint loss: `alpha` times that on labels, the rest times that on true baskets."""
-        true = self._of_baskets(network, *batch[:3])
-        if self.dataset is None:
+        true = self.baskets.loss(network, batch[:3])
+        if self.labels is None:
             return true
-        return (1 - self.how.alpha) * true + self.how.alpha * self._of_labels(network, *batch[3:])
+        return (1 - self.how.alpha) * true + self.how.alpha * self._on_labels(network, *batch[3:])
 
-    def _of_baskets(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, asked: Tensor) -> Tensor:
-        states = network.states(tokens, self.sentences.shoppers[basket], self.forget)  # (B, T, C)
-        rows = asked[asked >= 0].numpy()
-        scores = network.scores(states[asked >= 0], self.sentences.features(rows, self.known))
-        return self.answers.loss(scores, rows, *self.sentences.targets(rows))
-
-    def _of_labels(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, chosen: Tensor) -> Tensor:
-        of, rows = self.dataset, self.dataset.rows[chosen.numpy()]
-        scores = network.scores(of.states(network, tokens, basket, self.forget), of.windows.features(rows, self.known))
+    def _on_labels(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, chosen: Tensor) -> Tensor:
+        of, rows = self.labels, self.labels.rows[chosen.numpy()]
+        states = of.states(network, tokens, basket, self.baskets.config.forget)
+        scores = network.scores(states, of.windows.features(rows, self.baskets.shop_features))
         return listwise_kl(scores, of.columns[chosen], of.chances[chosen], of.weight[chosen])
 
 
@@ -212,23 +194,16 @@ def distil(
     log, _ = interaction_log(receipts, np.array(list(texts), dtype=str))
     model = BasketGPT(texts, count_features(receipts, settings) if shop_features is None else shop_features, settings)
     dataset = DistillationDataset(labels, model.catalogue, log.origin, settings.context, how) if how.alpha else None
-    course = _Course(model, log, dataset, how)
-    course.fit_scales(model.network, settings.seed)
-    recipe = _training_config(settings, course.sentences.steps(settings.batch))
-    model.metrics = train(model.network, course, recipe, loss=course.loss, progress=progress)
+    baskets = NextBasketTask(log, model.shop_features, settings)
+    baskets.fit_scales(model.network)
+    task = DistillationTask(baskets, dataset, how)
+    model.metrics = train(model.network, task, baskets.training(), loss=task.loss, progress=progress)
     model.network.eval()
     return model
-
-
-def _training_config(s: BasketGPTConfig, epoch: int) -> TrainingConfig:
-    """That of `BasketGPT.fit`: an epoch is one pass through the true baskets, whatever the number of labels."""
-    steps = dict(steps=ceil(s.epochs * epoch), evaluate_every=epoch, save_every=ceil(s.epochs * epoch))
-    rates = dict(learning_rate=s.learning_rate, weight_decay=s.weight_decay, final=0.02)
-    return TrainingConfig(**steps, **rates, batch=s.batch, seed=s.seed, precision="float32")
 
 
 def count_features(receipts: pd.DataFrame, settings: BasketGPTConfig = STUDENT_CONFIG) -> ShopFeatures:
     """The shop's features on every day of its receipts: the same for students of any size."""
     texts = descriptions(receipts)
     log, _ = interaction_log(receipts, np.array(list(texts), dtype=str))
-    return ShopFeatures(log, _vectors(texts), settings.refresh, settings.nearest, settings.solved)
+    return ShopFeatures(log, product_vectors(texts), settings.refresh, settings.nearest, settings.solved)

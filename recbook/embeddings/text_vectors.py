@@ -71,6 +71,12 @@ def unit(vectors: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.csr_matri
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
+def centred(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, d) less their mean, at length one again, float32: what all texts share tells none from another."""
+    less = vectors - vectors.mean(axis=0)
+    return (less / np.maximum(np.linalg.norm(less, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
 def topics(matrix: sparse.csr_matrix, dimensions: int) -> np.ndarray:
     """The `dimensions` directions of word space along which the rows spread most, (dimensions, words), widest first.
 

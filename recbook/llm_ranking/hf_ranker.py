@@ -92,25 +92,25 @@ def _check_causal(name: str, config: Any) -> None:
 def _why(error: BaseException, name: str, is_path: bool) -> str:
     """What went wrong in plain words, and what to do about it."""
     causes = list(_causes(error))
-    kinds, said = {kind.__name__ for each in causes for kind in type(each).__mro__}, " ".join(map(str, causes))
+    kinds, text = {kind.__name__ for each in causes for kind in type(each).__mro__}, " ".join(map(str, causes))
     page, log_in = f"https://huggingface.co/{name}", "log in with `hf auth login` or set HF_TOKEN"
-    if "trust_remote_code" in said:
+    if "trust_remote_code" in text:
         return "it needs code of its own to be run, which is not done here; choose a model that transformers knows"
     if is_path:
-        return f"{said.splitlines()[0][:300]}. The folder must hold config.json, a tokenizer and *.safetensors"
+        return f"{text.splitlines()[0][:300]}. The folder must hold config.json, a tokenizer and *.safetensors"
     if "GatedRepoError" in kinds:
         return f"its licence must be accepted first: do so on {page}, then {log_in} with a token that may read it"
     if "OfflineModeIsEnabled" in kinds:
         return "it is not in the cache, and the hub is switched off: unset HF_HUB_OFFLINE, or give a folder"
     if kinds & {"RepositoryNotFoundError", "RevisionNotFoundError"}:
         return f"the hub has no such model, or you may not see it: look at {page}, and if it is private, {log_in}"
-    if "401" in said or "403" in said:
+    if "401" in text or "403" in text:
         return f"the hub refused the token: {log_in} with one that may read it"
     if kinds & {"LocalEntryNotFoundError", "ConnectionError", "ConnectError", "TimeoutException", "Timeout"}:
         return "it is not in the cache, and the hub cannot be reached: connect, or give a folder that holds it"
-    if "safetensors" in said:
+    if "safetensors" in text:
         return "it has no safetensors, and other files may run code when they are read: choose one that has"
-    return said.splitlines()[0][:300] if said else type(error).__name__
+    return text.splitlines()[0][:300] if text else type(error).__name__
 
 
 def _causes(error: BaseException | None):

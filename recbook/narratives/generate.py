@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbook.baskets.model import BasketGPT
+from recbook.baskets.model import BasketGPT, log_odds
 from recbook.generation.generate import generate
 from recbook.generation.sampling import Sampling
 from recbook.gpt.model import GPT
@@ -217,7 +217,7 @@ def reason_effects(ranker: BasketGPT, fact_store: FactStore, customer: int) -> p
     items = ranker.catalogue.bought(history)
     scores = ranker.score([history, *(ranker.catalogue.without(history, item) for item in items)], fact_store.moment)
     rows = ["all", *ranker.catalogue.codes[items]]
-    return pd.DataFrame(scores - np.log1p(-np.exp(scores)), index=rows, columns=ranker.catalogue.codes)
+    return pd.DataFrame(log_odds(scores), index=rows, columns=ranker.catalogue.codes)
 
 
 def faithfulness(effects: pd.Series, cited: str, rng: np.random.Generator) -> tuple[float, float]:

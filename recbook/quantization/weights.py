@@ -123,8 +123,8 @@ class Int8Weight(QuantizedWeight):
         if not (0 < count <= FEW_ROWS and has_int8_product(x)):
             return self.product(x)
         # With float32 input the same kernel is slower than a float32 product: in bfloat16 or not at all.
-        narrow = x.reshape(count, self.shape[1]).to(torch.bfloat16).contiguous()  # (…, columns) -> (n, columns)
-        y = torch._weight_int8pack_mm(narrow, self.codes, self.scales.flatten().to(torch.bfloat16))
+        rows = x.reshape(count, self.shape[1]).to(torch.bfloat16).contiguous()  # (…, columns) -> (n, columns)
+        y = torch._weight_int8pack_mm(rows, self.codes, self.scales.flatten().to(torch.bfloat16))
         return y.to(x.dtype).view(*x.shape[:-1], self.shape[0])
 
     def _all_scales(self) -> Tensor:

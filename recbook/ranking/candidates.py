@@ -28,6 +28,7 @@ from recbook.baskets.model import BasketGPT
 from recbook.baskets.shop_features import RELATED_FEATURES, ShopFeatures
 from recbook.cleaning.receipts import descriptions
 from recbook.embeddings import encoder
+from recbook.embeddings.text_vectors import centred
 from recbook.ranking.rankers import Shopper
 from recbook.search import queries
 from recbook.search.index import build_index, search_index
@@ -84,9 +85,7 @@ class Snapshot:
         self.vectors = encode(list(texts.values())) if vectors is None else vectors
         self.index = build_index(split.codes, self.vectors)
         self.log, self.customer = interaction_log(split.receipts, split.codes)
-        centred = self.vectors - self.vectors.mean(axis=0)  # what all descriptions share tells no product from another
-        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
-        self.shop_features = ShopFeatures(self.log, centred.astype(np.float32), NO_REFRESH).latest()
+        self.shop_features = ShopFeatures(self.log, centred(self.vectors), NO_REFRESH).latest()
         self.popular = (
             popularity(split, POPULARITY_DAYS)[0] if len(split.shoppers) else np.zeros(len(split.codes), np.float32)
         )

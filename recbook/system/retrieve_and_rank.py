@@ -13,7 +13,7 @@ import pandas as pd
 
 from recbook.baselines.evaluation import Split
 from recbook.baselines.metrics import rank
-from recbook.baskets.model import BasketGPT
+from recbook.baskets.model import BasketGPT, log_odds
 from recbook.embeddings.encoder import encode
 from recbook.ranking.candidates import GPT_CHANNEL, POPULAR_CHANNEL, QUERY_CHANNEL, Snapshot, interleave
 from recbook.ranking.cold_start import popular_now
@@ -145,7 +145,7 @@ class TwoStageRecommender:
         if not len(items):
             return [[] for _ in codes]
         scores = model.score([history, *(catalogue.without(history, item) for item in items)], shopper.when)[:, targets]
-        odds = scores - np.log1p(-np.exp(scores))
+        odds = log_odds(scores)
         effects = odds[0] - odds[1:]  # (items, targets)
         return [_by_effect(self.codes[items], effect, code) for effect, code in zip(effects.T, codes, strict=True)]
 

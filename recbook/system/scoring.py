@@ -9,7 +9,7 @@ import time
 import pandas as pd
 
 EMBEDDED = "embedded"  # the embedded shop's name on the command line
-STRANGE = 0.05  # share of customers' lines whose codes are no product's: above it, warn that codes may differ
+SUSPICIOUS_SHARE = 0.05  # share of customers' lines whose codes are no product's: above it, warn that codes may differ
 
 
 def score_command(options: argparse.Namespace) -> None:
@@ -100,9 +100,9 @@ def report_cleaning(audit: pd.DataFrame) -> None:
     rows, share = audit.set_index("rule")["rows"], audit.set_index("rule")["share"]
     removed = ", ".join(f"{rule} {share[rule]:.1%}" for rule in rows.index if rule != "kept" and rows[rule])
     print(f"  kept {share['kept']:.1%} of the lines; removed: {removed or 'none'}", file=sys.stderr)
-    strange = rows["not a product"] / max(rows.sum() - rows["no customer"], 1)
-    if strange > STRANGE:
-        text = f"{strange:.0%} of the lines with a customer were removed for their code, as no product's"
+    unmatched = rows["not a product"] / max(rows.sum() - rows["no customer"], 1)
+    if unmatched > SUSPICIOUS_SHARE:
+        text = f"{unmatched:.0%} of the lines with a customer were removed for their code, as no product's"
         print(f"  warning: {text}; if they are products, say how codes look with --product-code", file=sys.stderr)
 
 

@@ -24,8 +24,9 @@ from recbook.baskets.model import (
     BASKET_GPT_WEIGHTS,
     SCORED_AT_ONCE,
     BasketGPT,
-    _vectors,
     basket_gpt_scores,
+    log_odds,
+    product_vectors,
     scores_at_cut,
 )
 from recbook.baskets.network import NETWORK_PARTS, BasketGPTConfig, BasketNetwork, Standardize
@@ -112,7 +113,7 @@ def windows(log) -> BasketWindows:
 
 @pytest.fixture(scope="module")
 def shop_features(log) -> ShopFeatures:
-    return ShopFeatures(log, _vectors(NAMES), 20.0, 8, 25)
+    return ShopFeatures(log, product_vectors(NAMES), 20.0, 8, 25)
 
 
 def untrained(shop_features: ShopFeatures, parts: frozenset = NETWORK_PARTS, layers: int = 2) -> BasketNetwork:
@@ -332,9 +333,9 @@ def test_attention_adds_up_to_one_and_is_what_the_blocks_do(shop_features, windo
     tokens, opens, _ = windows.ends(np.unique(windows.predicted[windows.predicted >= 0]))
     full = (tokens <= 30).all(dim=1)
     tokens, shoppers = tokens[full], windows.shoppers[opens[full]]
-    heard = []
+    calls = []
     hooks = [
-        block.attention.register_forward_hook(lambda layer, given, out: heard.append((layer, given[0], out)))
+        block.attention.register_forward_hook(lambda layer, given, out: calls.append((layer, given[0], out)))
         for block in network.gpt.blocks
     ]
     weights = network.attention(tokens, shoppers)
@@ -343,7 +344,7 @@ def test_attention_adds_up_to_one_and_is_what_the_blocks_do(shop_features, windo
     B, T = tokens.shape
     assert weights.shape == (2, B, 2, T) and B > 3
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, B, 2))
-    for share, (layer, given, out) in zip(weights, heard, strict=True):
+    for share, (layer, given, out) in zip(weights, calls, strict=True):
         values = layer.query_key_value(given).view(B, T, 3, 2, 8)[:, :, 2]  # (B, T, heads, C / heads)
         by_hand = layer.output(torch.einsum("bht,bthd->bhd", share, values).reshape(B, 16))
         torch.testing.assert_close(by_hand, out[:, -1], atol=1e-5, rtol=1e-4)
@@ -737,3 +738,10 @@ def test_what_is_damaged_is_not_loaded_and_named(folder, damage):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="nowhere does not hold a BasketGPT"):
         BasketGPT.load(tmp_path / "nowhere")
+
+
+def test_log_odds_are_those_of_the_probability_and_finite_where_it_rounds_to_one():
+    chances = np.array([[0.1, 0.5, 0.9], [1e-30, 0.999, 1 - 1e-6]])
+    np.testing.assert_allclose(log_odds(np.log(chances)), np.log(chances / (1 - chances)), rtol=1e-9)
+    at_one = log_odds(np.array([0.0, -1e-12, -50.0], np.float32))
+    assert np.isfinite(at_one).all() and at_one[0] >= at_one[1] > 10 and at_one.dtype == np.float32

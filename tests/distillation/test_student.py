@@ -130,7 +130,7 @@ def model(split) -> BasketGPT:
 
 
 def test_training_predicts_what_an_online_request_predicts(split, model):
-    """Each label's question, through the batches of training, gives what `ask` gives."""
+    """Each label's question, through the batches of training, gives what `score` gives."""
     labels = always(split, CODES[:3]) + [Label([], CUT - 9 * DAY, CODES[:2], [2.0, 1.0])]
     dataset = DistillationDataset(
         labels, model.catalogue, model.shop_features.origin, SMALL.context, DistillationConfig()
@@ -185,9 +185,9 @@ def test_lists_of_unequal_length_are_padded_with_probability_zero(split, model):
 
 def test_without_a_teacher_it_is_the_same_model_as_fitted_alone(split):
     alone = BasketGPT.fit(split.receipts, TINY, progress=False)
-    untaught = distil(split.receipts, [], TINY, DistillationConfig(alpha=0), progress=False)
+    without_teacher = distil(split.receipts, [], TINY, DistillationConfig(alpha=0), progress=False)
     ignoring = distil(split.receipts, always(split, CODES[:3]), TINY, DistillationConfig(alpha=0), progress=False)
-    for model in (untaught, ignoring):
+    for model in (without_teacher, ignoring):
         assert all(np.array_equal(a, b) for a, b in zip(weights(alone), weights(model), strict=True))
 
 
@@ -198,8 +198,8 @@ def taught(split) -> BasketGPT:
 
 
 def test_a_student_learns_its_teachers_lists(split, taught):
-    untaught = distil(split.receipts, [], TINY, DistillationConfig(alpha=0), progress=False)
-    firsts = [metrics.rank(scores_at_cut(model, split), 2) for model in (taught, untaught)]
+    without_teacher = distil(split.receipts, [], TINY, DistillationConfig(alpha=0), progress=False)
+    firsts = [metrics.rank(scores_at_cut(model, split), 2) for model in (taught, without_teacher)]
     shared = [np.isin(first, [28, 29]).mean() for first in firsts]
     assert shared[0] > 0.9 and shared[1] < 0.3
 

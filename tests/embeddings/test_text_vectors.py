@@ -93,6 +93,13 @@ def test_unit_rows(form):
     assert scaled.dtype == np.float32 and rows[0, 0] == 3
 
 
+def test_centred_rows_have_no_mean_in_common_and_length_one():
+    rows = np.random.default_rng(0).normal(3, 1, (50, 4)).astype(np.float32)
+    less = rows - rows.mean(axis=0)
+    np.testing.assert_allclose(text_vectors.centred(rows), normalize(less), rtol=1e-5)
+    assert not text_vectors.centred(np.ones((3, 2), np.float32)).any()  # alike: nothing is left
+
+
 # --- LSA ---------------------------------------------------------------------------------------------------------
 
 

@@ -113,9 +113,9 @@ def test_pointwise_by_hand(model):
     found = ranker.score(ANN, "a gift", ["C", "A", "D", "B"])
     expected = []
     for code in ["C", "A", "D", "B"]:
-        told = prompts.shopper_in_words(ANN, "a gift", NAMES)
+        text = prompts.shopper_in_words(ANN, "a gift", NAMES)
         name = {"A": "tea towel"}.get(code, NAMES[code])
-        logs, _ = by_hand(model, prompts.chat_messages(told, f'Product: "{name}"', prompts.POINTWISE_QUESTION))
+        logs, _ = by_hand(model, prompts.chat_messages(text, f'Product: "{name}"', prompts.POINTWISE_QUESTION))
         ways = {
             word: {model.tokenizer.encode(space + each, add_special_tokens=False)[0]
                    for each in (word, word.lower(), word.upper()) for space in ("", " ")}
@@ -169,8 +169,8 @@ def test_long_histories_are_cut_and_long_lists_refused(tmp_path, one_thread):
     days = pd.date_range("2011-01-01", periods=30)
     shopper = Shopper([(day, [f"old product {day:%j}"]) for day in days], pd.Timestamp("2011-11-09"))
     ranker = ListwiseRanker(small, NAMES)
-    told = small.tokenizer.decode(ranker.prompt(shopper, None, ["A", "B"]))
-    assert "old product 030" in told and "old product 020" not in told and "products before that" in told
+    text = small.tokenizer.decode(ranker.prompt(shopper, None, ["A", "B"]))
+    assert "old product 030" in text and "old product 020" not in text and "products before that" in text
     assert len(ranker.prompt(shopper, None, ["A", "B"])) <= small.positions == 560
     with pytest.raises(ValueError, match="of 560 positions: give fewer candidates"):
         ranker.score(ANN, None, ["A"] * 52)

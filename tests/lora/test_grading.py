@@ -96,8 +96,8 @@ def test_a_good_answer_has_its_parts(good):
 )
 def test_a_pick_that_does_not_meet_what_is_asked(style, pick, fails):
     alternative = "5E" if pick == "4D" else "4D"
-    untold = {"reasons"} if fails != {"kind"} else set()  # no reason tells the kind
-    assert failed(of(style, ("1A", pick, "3C"), alternative)) == fails | {"meets", "complete"} | untold
+    no_reason = {"reasons"} if fails != {"kind"} else set()  # no reason tells the kind
+    assert failed(of(style, ("1A", pick, "3C"), alternative)) == fails | {"meets", "complete"} | no_reason
 
 
 def test_a_product_that_was_not_found_passes_in_format_and_reasons_alone(style):
