@@ -1175,7 +1175,7 @@ if has_results("failures_online-retail"):
         name: figures("failures_online-retail", metric, "variety").set_index("method")["value"]
         for name, metric in {"NDCG of the rest": "ndcg@10", "diversity": "diversity"}.items()
     }
-    table = pd.DataFrame(table).rename(index=lambda method: method.replace("companions", "complements"))
+    table = pd.DataFrame(table)
     display(table.round(3))
 
 # %% [markdown]
