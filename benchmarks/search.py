@@ -48,7 +48,7 @@ INDEXES = {  # factory string -> efforts
 
 def descriptions() -> list[str]:
     """Tens of thousands of product descriptions: the words of the embedded shop in every combination, sorted."""
-    words = json.loads(files("recbook").joinpath("assortment.json").read_text(encoding="utf-8"))
+    words = json.loads(files("recbook.cleaning").joinpath("assortment.json").read_text(encoding="utf-8"))
     made = set()
     for department in ("homeware", "clothing", "coffee"):
         themes, colours = words[department]["themes"], words[department]["colours"]

@@ -105,16 +105,18 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter, epilog=more + textwrap.fill(EXITS_HELP, HELP_COLUMNS)
         )
         added = commands.add_parser(name, help=brief, description=textwrap.fill(description, HELP_COLUMNS), **shape)
-        added.set_defaults(run=lambda options: getattr(import_module(f"recbook.{module}"), f"{name}_command")(options))
+        added.set_defaults(run=lambda options: getattr(import_module(module), f"{name}_command")(options))
         return added
 
-    _build_options(command("build", "system.commands", "build a recommender from receipts", BUILD_HELP))
-    _recommend_options(command("recommend", "system.commands", "ask a recommender once", RECOMMEND_HELP, ANSWER_HELP))
-    _asking_options(command("chat", "system.commands", "talk to a recommender", CHAT_HELP))
-    _score_options(
-        command("score", "system.scoring", "measure the baselines and the GPT at the next basket", SCORE_HELP)
+    _build_options(command("build", "recbook.system.commands", "build a recommender from receipts", BUILD_HELP))
+    _recommend_options(
+        command("recommend", "recbook.system.commands", "ask a recommender once", RECOMMEND_HELP, ANSWER_HELP)
     )
-    doctor = command("doctor", "book.doctor", "what is installed, needed and cached", DOCTOR_HELP, DOCTOR_EXITS)
+    _asking_options(command("chat", "recbook.system.commands", "talk to a recommender", CHAT_HELP))
+    _score_options(
+        command("score", "recbook.system.scoring", "measure the baselines and the GPT at the next basket", SCORE_HELP)
+    )
+    doctor = command("doctor", "recbook.book.doctor", "what is installed, needed and cached", DOCTOR_HELP, DOCTOR_EXITS)
     doctor.add_argument("--json", action="store_true", help="the same as one JSON object")
     return parser
 

@@ -9,6 +9,7 @@ model that another function of `workshop` trains.
 import ast
 import hashlib
 import io
+import re
 import tokenize
 from functools import cache
 from pathlib import Path
@@ -21,19 +22,19 @@ class Source:
 
     def __init__(self, name: str, code: str):
         """`name` is the module's dotted name; code that is no module of the package may have any."""
-        tree = ast.parse(code)
-        self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        self.rest = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+        body = ast.parse(code).body
+        self.functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+        self.rest = [node for node in body if not isinstance(node, ast.FunctionDef)]
         self.names = {function: f"{name}.{function}" for function in self.functions}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                self.names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Import):
-                self.names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        for node in self.rest:
+            self.names |= _imported_names(node)
 
     def mentioned(self, node: ast.AST) -> set[str]:
-        """The dotted names that a statement of this source imports or mentions, such as recbook.book.page.opening."""
-        found = set()
+        """The dotted names that a statement of this source imports or mentions, such as recbook.book.page.opening.
+
+        A module whose whole name stands in a string, as for `python -m` or `import_module`, is mentioned too.
+        """
+        found, names = set(), self.names | _imported_names(node)  # what a function imports hides what its module does
         for part in ast.walk(node):
             if isinstance(part, ast.Import):
                 found |= {alias.name for alias in part.names}
@@ -42,7 +43,9 @@ class Source:
                 found |= {part.module or "", *filter(module, dotted)}  # a function counts where it is used
             elif isinstance(part, ast.Name | ast.Attribute):
                 first, dot, rest = ast.unparse(part).partition(".")
-                found |= {self.names.get(first, first) + dot + rest} if first in self.names else set()
+                found |= {names[first] + dot + rest} if first in names else set()
+            elif isinstance(part, ast.Constant) and isinstance(part.value, str) and module(part.value):
+                found.add(part.value)
         return found
 
     def imported(self, node: ast.AST) -> set[str]:
@@ -51,12 +54,24 @@ class Source:
         return {name.partition(".")[0] for part in parts for name in self.mentioned(part)}
 
 
+def _imported_names(node: ast.AST) -> dict[str, str]:
+    """What the names stand for that a statement imports, wherever in it the import stands."""
+    names: dict[str, str] = {}
+    for part in ast.walk(node):
+        if isinstance(part, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f"{part.module}.{alias.name}" for alias in part.names}
+        elif isinstance(part, ast.Import):
+            names |= {alias.asname: alias.name for alias in part.names if alias.asname}
+    return names
+
+
 def module(name: str) -> tuple[Path, Source] | None:
     """The file and source of a module of the package, by its dotted name; None if that is no module."""
-    first, *rest = name.split(".")
-    place = PACKAGE.joinpath(*rest)
+    if not re.fullmatch(rf"{PACKAGE.name}(\.\w+)*", name):
+        return None
+    place = PACKAGE.joinpath(*name.split(".")[1:])
     for path in (place.with_suffix(".py"), place / "__init__.py"):
-        if first == PACKAGE.name and path.is_file():
+        if path.is_file():
             return path, _source(name, path, path.stat().st_mtime_ns)
     return None
 

@@ -19,6 +19,10 @@ FILES = {
         "def heavy():\n    import torch\n    from recbook.room.first import small as s\n    s()\n"
         "\n\ndef both():\n    light()\n    heavy()\n"
     ),
+    "room/two.py": (
+        "def one():\n    from recbook.room import first as x\n    x.small()\n\n\n"
+        "def other():\n    from recbook.room import lazy as x\n    x.light()\n"
+    ),
     "room/shape.py": (
         "class Shape:\n    def area(self):\n        from recbook.room import first\n        return first.small()\n"
     ),
@@ -53,6 +57,8 @@ def names(code: str) -> set[str]:
         ("from recbook.room import lazy\nlazy.heavy()", {"recbook.room.lazy", "recbook.room.first", "recbook.ground"}),
         ("from recbook.room.lazy import both", {"recbook.room.lazy"}),
         ("from recbook.room.lazy import both as b\nb()", {"recbook.room.lazy", "recbook.room.first", "recbook.ground"}),
+        ("run = ['-m', 'recbook.room.first']", {"recbook.room.first", "recbook.ground"}),
+        ("from recbook.room import two\ntwo.other()", {"recbook.room.two", "recbook.room.lazy"}),
         ("from recbook.room import shape", {"recbook.room.shape", "recbook.room.first", "recbook.ground"}),
     ],
 )
