@@ -14,11 +14,12 @@ RECEIPTS := $(if $(wildcard $(RECBOOK_DATA)),$(abspath $(RECBOOK_DATA)),$(RECBOO
 # The real receipts that `make bench` measures on: a file, or online-retail, which downloads them.
 REAL ?= online-retail
 
-.PHONY: help book test html refresh lab bench lock clean
+.PHONY: help book test alone html refresh lab bench lock clean
 
 help:
 	@echo "make book     install, run every chapter, render _build/html, say where it is and what each chapter took"
 	@echo "make test     install, pass the tests: package, notebooks, book, browser"
+	@echo "make alone    run every chapter cold, each with nothing kept from before (one: CHAPTER=03_embeddings)"
 	@echo "make html     render the committed outputs, without running anything"
 	@echo "make refresh  run the stale lessons into book/ and measure them (one: build_book.py refresh 03_embeddings)"
 	@echo "make lab      open the chapters in JupyterLab (RECBOOK_DATA=receipts.csv make lab: on your receipts)"
@@ -28,9 +29,13 @@ help:
 book: $(BOOK)
 	@$(BIN)/python build_book.py book
 
+# Two processes: one runs the chapters, each once, from the built wheel; the other all the rest.
 test: $(TEST)
 	@env -u RECBOOK_DATA RECBOOK_HOME=$(CURDIR)/_build/home HF_HUB_OFFLINE=1 \
-		$(BIN)/python -m pytest -rs --nbval --nbval-current-env tests book
+		$(BIN)/python -m pytest -rs --durations=30 -n 2 --dist loadgroup tests
+
+alone: $(TEST)
+	@env -u RECBOOK_DATA HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -rs -m cold -k "$(CHAPTER)" tests/book/test_chapters.py
 
 html: $(BOOK)
 	@$(BIN)/python build_book.py html

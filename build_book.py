@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 BUILD = ROOT / "_build"
-CELL_TIMEOUT = 600  # seconds
+PATIENCE = 10  # times as long as last measured a chapter's cell may take, on a machine that is busy with other work
 BOARD = "<!-- scoreboard -->", "<!-- /scoreboard -->"  # in the README: between them stands what `board` draws
 CHAIN = "system_scoreboard_online-retail"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -117,15 +117,27 @@ def prepare(home: Path, keep_data: bool) -> None:
         os.environ["RECBOOK_DATA"] = str(Path(data).resolve())  # kernels run in another folder
 
 
-def execute(notebook) -> tuple[float, float]:
-    """Run the notebook's cells in place, in an empty folder; the seconds taken, and the kernel's peak memory in GB."""
+def patience(chapter: str) -> int:
+    """The seconds that one cell of a chapter may take: ten times what the whole chapter took last, or ten minutes."""
+    from recbook.baselines.results import has_results, load_results
+
+    rows = load_results("chapters")["rows"] if has_results("chapters") else []
+    seconds = [row["value"] for row in rows if (row["chapter"], row["metric"]) == (chapter, "seconds")]
+    return round(max(600, PATIENCE * max(seconds, default=0)))
+
+
+def execute(notebook, timeout: int = 600) -> tuple[float, float]:
+    """Run the notebook's cells in place, in an empty folder; the seconds taken, and the kernel's peak memory in GB.
+
+    `timeout`: seconds that a cell may take.
+    """
     from nbclient import NotebookClient
 
     made_from = stamps(notebook)  # before the run: what changes while it runs is not what made the outputs
     with tempfile.TemporaryDirectory() as empty:
         client = NotebookClient(
             notebook,
-            timeout=CELL_TIMEOUT,
+            timeout=timeout,
             kernel_name="python3",
             record_timing=False,
             extra_arguments=["--log-level=40"],  # errors only: what the kernel's own log says is not for readers
@@ -162,7 +174,7 @@ def run_chapter(chapter: str, folder: Path) -> tuple[float, float] | None:
     print(f"  {chapter:<20}", end="", flush=True)
     notebook, start = lesson(chapter), time.perf_counter()
     try:
-        seconds, peak = execute(notebook)
+        seconds, peak = execute(notebook, patience(chapter))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         print(f"{time.perf_counter() - start:6.1f} s  FAILED\n{failure(error)}", flush=True)
         return None

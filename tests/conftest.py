@@ -1,22 +1,15 @@
 """What several test files share."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-import build_book
 
-
-@pytest.fixture(scope="session")
-def rendered(tmp_path_factory) -> Path:
-    """The folder of the book's HTML, rendered from the committed notebooks with warnings as errors."""
-    out = tmp_path_factory.mktemp("rendered")
-    command = [sys.executable, build_book.__file__, "html", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out / "_build" / "html"
+def pytest_collection_modifyitems(items):
+    """For `pytest -n`: the chapters first, since they take longest; then a file at a time, or those of one fixture."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            shared = [name for name in ("rendered", "small_shop") if name in getattr(item, "fixturenames", ())]
+            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "chapters")
 
 
 @pytest.fixture(scope="module")
