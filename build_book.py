@@ -76,14 +76,15 @@ def foundations(notebook) -> bytes:
 
 
 def shown_results(code: str) -> list[Path]:
-    """The results files that a chapter may show: those whose names, or whole first words of them, stand in its code.
+    """The results files that a chapter may show: those whose names, or beginnings with a "_", stand in its code.
 
     results/chapters.json is left out: a refresh writes it, and only the openings show it, which have their own test.
     """
     texts = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant) and node.value}
-    words = {text.rstrip("_") for text in texts if isinstance(text, str)}
+    names = {text for text in texts if isinstance(text, str)}
+    begins = tuple(name for name in names if "_" in name)  # a plain word may be a column's or a label
     files = [path for path in sorted((ROOT / "results").glob("*.json")) if path.stem != "chapters"]
-    return [path for path in files if any(f"{path.stem}_".startswith(f"{word}_") for word in words)]
+    return [path for path in files if path.stem in names or path.stem.startswith(begins)]
 
 
 def stamps(notebook) -> list[str]:
@@ -110,8 +111,9 @@ def prepare(home: Path, keep_data: bool) -> None:
     os.environ["RECBOOK_HOME"] = str(home)
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.pop("MPLBACKEND", None)  # a backend without inline pictures would leave the chapters without any
-    if not keep_data:
-        os.environ.pop("RECBOOK_DATA", None)
+    if not keep_data:  # outputs of the book are those of its defaults
+        for name in ("RECBOOK_DATA", "RECBOOK_SCALE", "RECBOOK_PRODUCT_CODE", "RECBOOK_DATE_FORMAT", "OPENAI_MODEL"):
+            os.environ.pop(name, None)
     data = os.environ.get("RECBOOK_DATA", "")
     if data and Path(data).exists():
         os.environ["RECBOOK_DATA"] = str(Path(data).resolve())  # kernels run in another folder
@@ -248,6 +250,7 @@ def refresh(names: list[str]) -> None:
     print(f"To run: {', '.join(stale) or 'none, all outputs are fresh'}", flush=True)
     if stale:
         run_into_book(stale)
+    readme()
 
 
 def run_into_book(names: list[str]) -> None:
@@ -264,7 +267,6 @@ def run_into_book(names: list[str]) -> None:
     keep_costs({chapter: cost for chapter, cost in measured.items() if cost}, time.perf_counter() - start)
     for chapter in measured.keys() - set(failed):
         show_cost(ROOT / "book" / f"{chapter}.ipynb")
-    readme()
     if failed:
         raise SystemExit(f"Failed, and left as they were in book/: {', '.join(failed)}.")
 
@@ -335,50 +337,66 @@ def show_cost(path: Path) -> None:
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
-def plan(real: str = "online-retail") -> list[tuple[str, str]]:
-    """The names of the results files, and the commands that write them: benchmarks/plan.txt on these real receipts."""
+def plan() -> list[tuple[str, str]]:
+    """The names of the results files and the commands that write them: benchmarks/plan.txt. REAL: the real receipts."""
     lines = (ROOT / "benchmarks" / "plan.txt").read_text(encoding="utf-8").splitlines()
-    rows = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    return [(name, re.sub(r"\bREAL\b", shlex.quote(real), command)) for name, command in rows]
+    return [tuple(line.split(maxsplit=1)) for line in lines if line and not line.startswith("#")]
 
 
 def why_stale(name: str, command: str) -> str:
-    """Why a figure must be measured again, in a few words; nothing where its code and its data are what they were."""
+    """Why a figure must be measured again, in a few words; nothing where code, options and data are what they were.
+
+    The embedded shop is part of the code.
+    """
     from recbook.baselines import results
 
     if not results.has_results(name):
         return "not yet measured"
     kept = results.load_results(name)
-    if "code" not in kept:
-        return "measured before results kept their code"
+    if not kept.get("code"):
+        return "measured without a record of its code"
     if kept["code"] != results.code_behind(command):
         return "its code has changed"
-    on_real = kept["data"]["name"] == "Online Retail" and kept["data"]["sha256"] != results.ONLINE_RETAIL_SHA256
-    return "its data has changed" if on_real else ""
+    if options_of(kept["command"]) != options_of(command):
+        return "it was measured with other options"
+    if "REAL" in command.split() and kept["data"]["sha256"] != results.ONLINE_RETAIL_SHA256:
+        return "it was measured on other receipts"
+    return ""
+
+
+def options_of(command: str) -> list[str]:
+    """A command's words, in no order, without where its receipts and its model lie on this machine."""
+    return sorted(shlex.split(re.sub(r"--(data|real|model) ('[^']*'|\S+)", "", command)))
+
+
+def call(command: list[str]) -> None:
+    """Run a command in the repository; CalledProcessError if it fails."""
+    subprocess.run(command, cwd=ROOT, check=True)
 
 
 def bench(real: str, only_list: bool = False) -> None:
     """Run the commands of the plan whose figures are not fresh, or only say which those are.
 
-    The embedded shop is part of the code. Other receipts than Online Retail have no figures on record: all is measured.
+    Of other receipts than Online Retail there are no figures on record: all that takes the real receipts is measured.
     """
-    path = Path(real)
-    receipts = str(path.resolve()) if path.exists() else real
-    other = path.name.lower().replace("_", "-").partition(".")[0] not in ("online-retail", "data")
-    first: list[str] = []  # commands that prepare the next one
-    for name, command in plan(receipts):
-        why = "other receipts" if other and receipts in command else "" if name == "-" else why_stale(name, command)
+    from recbook.baselines.results import describe_data
+    from recbook.cleaning.load import load_receipts
+
+    receipts = str(Path(real).resolve()) if Path(real).exists() else real
+    others = real != "online-retail" and describe_data(load_receipts(real), real)["name"] != "Online Retail"
+    before: list[str] = []  # commands that prepare the next one
+    for name, command in plan():
         if name == "-":
-            first.append(command)
-        elif why:
+            before.append(command)
+            continue
+        why = "other receipts" if others and "REAL" in command.split() else why_stale(name, command)
+        if why:
             print(f"{name}: {why}", flush=True)
-            for step in [] if only_list else [*first, command]:
-                program, *arguments = shlex.split(step)
-                start = [sys.executable] if program == "python" else [sys.executable, "-m", "recbook.cli"]
-                subprocess.run([*start, *arguments], cwd=ROOT, check=True)
-            first = []
-        else:
-            first = []
+        for step in [*before, command] if why and not only_list else []:
+            program, *words = (receipts if word == "REAL" else word for word in shlex.split(step))
+            start = [sys.executable] if program == "python" else [sys.executable, "-m", "recbook.cli"]
+            call([*start, *words])
+        before = []
 
 
 # ---- rendering -----------------------------------------------------------------------------------------------------
@@ -628,7 +646,7 @@ def oldest_python() -> str:
 
 
 def resolve(python: str, *wanted: str) -> dict:
-    """pip's report on what it would install today of what is wanted, and all that needs, for that Python (wheels only).
+    """What pip would install today of what is wanted, and all that needs, for that Python (wheels only): its report.
 
     Local settings of pip are set aside, so that it holds what the public index has.
     """

@@ -185,6 +185,7 @@ def measure(clean: pd.DataFrame, truth: pd.DataFrame | None) -> list[dict]:
 
 
 def main() -> None:
+    """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="embedded", help="receipts: a path, online-retail, or embedded (default)")
     arguments = parser.parse_args()

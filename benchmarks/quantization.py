@@ -6,10 +6,10 @@
     python benchmarks/quantization.py kernels
 
 `ladder` writes results/quantization_<size>_<name of the data>.json; `--size laptop` takes `workshop.language_model`,
-`full` what benchmarks/full_model.py left in FOLDER. Each rung of the ladder, float32 to NF4, is loaded from its own
-file by a process of its own, several times in turns. Peaks of memory, one of loading and one of decoding a text, are
-what they add to a Python that has decoded with a tiny model before. Loading copies the weights out of the file, which
-counts as memory meanwhile. Perplexity is that of the products that decoding uses, on the first windows of
+`full` what benchmarks/quantization/full_model.py left in FOLDER. Each rung of the ladder, float32 to NF4, is loaded
+from its own file by a process of its own, several times in turns. Peaks of memory, one of loading and one of decoding a
+text, are what they add to a Python that has decoded with a tiny model before. Loading copies the weights out of the
+file, which counts as memory meanwhile. Perplexity is that of the products that decoding uses, on the first windows of
 the validation text. The library's rungs multiply with the codes of ours (they are equal), its double quantization is
 its own. The table that tokens are read from is ours there, since the library's is not tied to the head.
 
@@ -487,7 +487,7 @@ def parsed() -> argparse.Namespace:
         one.add_argument(f"--{name}", type=kind, required=True)
     arguments = parser.parse_args()
     if arguments.what == "ladder" and (arguments.size == "full") != bool(arguments.model):
-        parser.error("the full size needs --model, what benchmarks/full_model.py left; the laptop's is the workshop's")
+        parser.error("the full size needs --model: the folder that benchmarks/quantization/full_model.py left")
     return arguments
 
 

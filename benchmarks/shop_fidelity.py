@@ -86,6 +86,7 @@ def agreement(one: pd.DataFrame, other: pd.DataFrame, part: str) -> float:
 
 
 def main() -> None:
+    """Simulate, compare, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", default="online-retail", help="real receipts: a path, or online-retail")
     parser.add_argument("--seeds", type=int, default=5, help="how many shops to simulate for the spread of tau")

@@ -60,6 +60,7 @@ def transformers_gpt2(config: GPTConfig):
 
 
 def loss_of_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean nats per target that is not -1, in float32."""
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1)
 
 
@@ -91,6 +92,7 @@ class Given:
         self.batches = batches
 
     def batch(self, step: int, size: int, seed: int):
+        """The batch that is given for this step."""
         return self.batches[step]
 
 

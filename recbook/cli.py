@@ -74,6 +74,8 @@ def _replace_unencodable() -> None:
     """Make the streams replace characters that their encoding lacks, in place of raising UnicodeError."""
 
     def plain(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):  # this handler is for writing alone
+            raise error
         letters = error.object[error.start : error.end]
         return "".join(PLAIN_LETTERS.get(letter, "?") for letter in letters), error.end
 
@@ -101,10 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, module: str, brief: str, description: str, more: str = "") -> argparse.ArgumentParser:
-        shape = dict(
-            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=more + textwrap.fill(EXITS_HELP, HELP_COLUMNS)
+        added = commands.add_parser(
+            name,
+            help=brief,
+            description=textwrap.fill(description, HELP_COLUMNS),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=more + textwrap.fill(EXITS_HELP, HELP_COLUMNS),
         )
-        added = commands.add_parser(name, help=brief, description=textwrap.fill(description, HELP_COLUMNS), **shape)
         added.set_defaults(run=lambda options: getattr(import_module(module), f"{name}_command")(options))
         return added
 
@@ -116,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     _score_options(
         command("score", "recbook.system.scoring", "measure the baselines and the GPT at the next basket", SCORE_HELP)
     )
-    doctor = command("doctor", "recbook.book.doctor", "what is installed, needed and cached", DOCTOR_HELP, DOCTOR_EXITS)
+    doctor = command(
+        "doctor", "recbook.book.doctor", "what is installed and what is missing", DOCTOR_HELP, DOCTOR_EXITS
+    )
     doctor.add_argument("--json", action="store_true", help="the same as one JSON object")
     return parser
 
@@ -138,8 +145,7 @@ SCORE_HELP = (
     "with 95% bootstrap intervals over all products, over those bought before, over those new to the shopper."
 )
 DOCTOR_HELP = (
-    "Say what is installed, what each chapter needs, what is cached, and what the machine has. No heavy package is "
-    "imported, nothing is changed."
+    "Say what is installed, what each chapter and command needs, what is missing, and where artifacts are kept."
 )
 DOCTOR_EXITS = "Exit code 1: something of the core is missing; the extras are no part of it.\n\n"
 RECEIPTS_HELP = "CSV, xlsx, parquet or gzip of receipts; `online-retail` to download them; `embedded`, the book's shop"

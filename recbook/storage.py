@@ -1,4 +1,4 @@
-"""Artifacts: what took long to make, kept on disk whole or not at all, and never loaded for anything else.
+"""Files on disk, whole or not at all; and artifacts: what took long to make, and is never loaded for anything else.
 
 An artifact is a folder named after what made it, so a stale one is never loaded; it is written beside its place and
 renamed into it, so half of one is never there; a manifest holds its files' checksums, so a damaged one is found out.
@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,12 +24,9 @@ def whole_path(path: str | Path) -> Iterator[Path]:
     """A name to write under that becomes `path` when all is written and on the disk; after an error nothing is left."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(descriptor)  # an open file cannot be renamed on Windows
-    beside = Path(name)
+    beside = _beside(path)  # as open to others as the user wants files to be, unlike tempfile's
     try:
         yield beside
-        beside.chmod(0o644)  # mkstemp's files are for their owner only
         force_to_disk(beside)
         beside.replace(path)
     finally:
@@ -73,8 +69,8 @@ def home() -> Path:
 def artifact(name: str, made_of: dict[str, Any], make: Callable[[Path], Any], load: Callable[[Path], Any]) -> Any:
     """Load the artifact `name` that was made of `made_of`, or make it, keep it, and say how long that took.
 
-    `made_of` is JSON-able and names everything that decides the content (fingerprints of data, settings, version of the
-    format). `make(folder)` writes it into an empty folder, `load(folder)` reads it. A damaged artifact is named, and
+    `made_of` is JSON-able and names all that decides the content: fingerprints of data and of code, settings.
+    `make(folder)` writes the artifact into an empty folder, `load(folder)` reads it. A damaged artifact is named, and
     made again.
     """
     folder = home() / f"{name.replace(' ', '-')}-{digest(made_of)[:16]}"
@@ -102,6 +98,7 @@ def digest(made_of: dict[str, Any]) -> str:
 def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> None:
     """Make an artifact beside its place, with a manifest of its files' checksums, and rename it into place."""
     beside = _beside(folder)
+    beside.mkdir(parents=True)
     try:
         make(beside)
         files = {str(path.relative_to(beside)): sha256_of(path) for path in sorted(beside.rglob("*")) if path.is_file()}
@@ -118,6 +115,7 @@ def keep(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> 
 def replace(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) -> None:
     """As `keep`, in the place of what is there: that is put aside only once the new one is whole."""
     fresh = _beside(folder)
+    fresh.mkdir(parents=True)
     old = fresh / "old"
     try:
         keep(fresh / "new", make, made_of)
@@ -130,11 +128,9 @@ def replace(folder: Path, make: Callable[[Path], Any], made_of: dict[str, Any]) 
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _beside(folder: Path) -> Path:
-    """A new empty folder beside this one; unlike tempfile's, as open to others as the user wants their files to be."""
-    beside = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
-    beside.mkdir(parents=True)
-    return beside
+def _beside(path: Path) -> Path:
+    """A name that nothing has yet, hidden, beside this one."""
+    return path.parent / f".{path.name}-{secrets.token_hex(4)}"
 
 
 def manifest(folder: Path) -> dict[str, Any]:

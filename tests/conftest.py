@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest_plugins = ["tests.shop_fixtures"]
+
 
 def pytest_collection_modifyitems(items):
     """For `pytest -n`: the chapters first, since they take longest; then a file at a time, or those of one fixture."""

@@ -12,7 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from recbook import baselines, evaluation, receipts, workshop
+from recbook.baselines import evaluation, models
+from recbook.book import workshop
+from recbook.cleaning import receipts
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "_build" / "html" / "03_embeddings.html"
@@ -38,9 +40,9 @@ def recommendation(target: Path, seed: int = 0) -> None:
     several = [row for row in range(len(split.shoppers)) if split.counts[row].nnz >= 8]
     row = int(np.random.default_rng(seed).choice(several))
     history = baskets[baskets["customer"] == split.shoppers[row]]
-    lists = evaluation.recommend(baselines.blend(split), split, 3)
+    lists = evaluation.top_lists(models.blend(split), split, 3)
     best = [*lists["repeat"][row], *lists["explore"][row]]
-    weights = baselines.ease_weights(baselines.shoppers_by_products(split), l2=200)
+    weights = models.ease_weights(models.shoppers_by_products(split), l2=200)
     bought = split.counts[row].toarray()[0]
     lines = []
     for product in best:

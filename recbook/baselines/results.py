@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from recbook.storage import whole_file
 ONLINE_RETAIL_SHA256 = (
     "9254c05fc41baebc83d2ce37e0843e7cff7cb6ed3f9defdac9dcc82985a8b741"  # fingerprint of its raw receipts
 )
+
+STARTED = time.time()  # of this process, or soon after: what is measured in it was read by then
 
 
 def slug(name: str) -> str:
@@ -46,8 +49,10 @@ def save_results(
     """
     if set(data) != {"name", "sha256", "rows"}:
         raise ValueError(f"`data` must have exactly name, sha256 and rows; it has {sorted(data)}")
-    content = {"name": name, "command": command, "data": data, "code": code_behind(command), "commit": commit()}
-    content |= {"machine": machine(), "seconds": round(float(seconds), 1), "rows": rows}
+    content: dict[str, object] = {"name": name, "command": command, "data": data}
+    code = None if _changed_since(STARTED, command) else code_behind(command)
+    content |= {"code": code, "commit": commit(), "machine": machine()}
+    content |= {"seconds": round(float(seconds), 1), "rows": rows}
     text = json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n"
     path = results_path(name, folder)
     with whole_file(path) as file:
@@ -55,19 +60,35 @@ def save_results(
     return path
 
 
-def code_behind(command: str) -> str:
+def code_behind(command: str) -> str | None:
     """The fingerprint of the code that a command runs: a script of benchmarks/ in a checkout, or `recbook score`.
 
     It changes with the script, with what it imports of the package, and with the modules in the folder of its name.
+    None for other commands.
     """
-    script = re.match(r"python (benchmarks/\w+\.py)", command)
-    if script is None:
-        return freshness.fingerprint("recbook.system.scoring")
-    path = freshness.PACKAGE.parent / script[1]
-    texts = [part.read_text(encoding="utf-8") for part in (path, *sorted(path.with_suffix("").glob("*.py")))]
-    own = "\0".join(map(freshness.bare, texts))
-    rest = freshness.fingerprint(*(freshness.Source("script", text) for text in texts))
-    return hashlib.sha256(f"{own}\0{rest}".encode()).hexdigest()
+    scripts, starts = _behind(command)
+    if not starts:
+        return None
+    own = "\0".join(freshness.bare(path.read_text(encoding="utf-8")) for path in scripts)
+    return hashlib.sha256(f"{own}\0{freshness.fingerprint(*starts)}".encode()).hexdigest()
+
+
+def _behind(command: str) -> tuple[list[Path], list[freshness.Source | str]]:
+    """The scripts that a command runs, and what `freshness` starts from; empty for a command that it does not know."""
+    if command.startswith("recbook score"):
+        return [], ["recbook.system.scoring"]
+    found = re.match(r"python (benchmarks/\w+\.py)", command)
+    path = freshness.PACKAGE.parent / (found[1] if found else "nothing")
+    scripts = [path, *sorted(path.with_suffix("").glob("*.py"))] if path.is_file() else []
+    return scripts, [freshness.Source("script", script.read_text(encoding="utf-8")) for script in scripts]
+
+
+def _changed_since(started: float, command: str) -> bool:
+    """Whether a source behind a command was written after that time, so that what ran is not what stands there now."""
+    scripts, starts = _behind(command)
+    modules, _ = freshness.reached(*starts)
+    paths = [*scripts, *(found.path for found in modules.values())]
+    return any(path.stat().st_mtime > started for path in paths)
 
 
 def results_path(name: str, folder: str | Path | None = None) -> Path:
@@ -129,7 +150,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers as Python's, for JSON."""
+    """A number of numpy as one of Python, for JSON."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} has no place in a results file: use numbers and strings")

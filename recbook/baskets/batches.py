@@ -62,7 +62,7 @@ class BasketWindows:
             predicted[row, first - start : end - start] = self.predicted[first:end]
         return torch.from_numpy(tokens), torch.from_numpy(basket), torch.from_numpy(predicted)
 
-    def features(self, baskets: np.ndarray, shop_features: ShopFeatures) -> FeatureBatch:
+    def features(self, baskets: np.ndarray, shop_features: ShopFeatures) -> FeatureBatch[Tensor]:
         """The features at these baskets' prediction points, as tensors."""
         batch = shop_features.batch(self.bought, baskets, self.points.day[baskets])
         return FeatureBatch(*(torch.from_numpy(array) for array in batch))
@@ -100,6 +100,6 @@ class NextBasketLoss:
         """
         day = self.day[baskets]
         log_probabilities = scores.masked_fill(self.on_sale >= day[:, None], -1e4).log_softmax(dim=1)
-        row, item, again = (torch.from_numpy(column) for column in (row, item, again))
-        weight = self.weight[baskets][row] * (1 + (self.repeats - 1) * again) * (self.on_sale[item] < day[row])
-        return -(log_probabilities[row, item] * weight).sum() / weight.sum()
+        rows, items, repeated = (torch.from_numpy(column) for column in (row, item, again))
+        weight = self.weight[baskets][rows] * (1 + (self.repeats - 1) * repeated) * (self.on_sale[items] < day[rows])
+        return -(log_probabilities[rows, items] * weight).sum() / weight.sum()

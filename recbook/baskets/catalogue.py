@@ -9,8 +9,6 @@ import pandas as pd
 
 from recbook.baskets.log import DAY
 
-Basket = Sequence[str] | tuple[str | pd.Timestamp, Sequence[str]]  # products, or a date and products
-History = Sequence[Basket]  # oldest first
 NAMED_IN_ERRORS = 10  # unknown products that an error names at most
 
 
@@ -19,6 +17,11 @@ class BasketEntry(NamedTuple):
 
     date: pd.Timestamp | None
     items: np.ndarray  # (products,) int64, distinct, in the order typed
+
+
+TypedBasket = Sequence[str] | tuple[str | pd.Timestamp, Sequence[str]]  # products, or a date and products
+Basket = TypedBasket | BasketEntry  # as typed, or as columns
+History = Sequence[Basket]  # oldest first
 
 
 class Catalogue:
@@ -99,7 +102,7 @@ class Catalogue:
         return [BasketEntry(date, items[items != column]) for date, items in self.entries(history)]
 
 
-def _dated(basket: Basket) -> tuple[pd.Timestamp | None, Sequence[str]]:
+def _dated(basket: TypedBasket) -> tuple[pd.Timestamp | None, Sequence[str]]:
     """A basket as date and products: a pair whose second half is a list begins with a date."""
     if isinstance(basket, tuple) and len(basket) == 2 and not isinstance(basket[1], str):
         return pd.Timestamp(basket[0]).tz_localize(None), basket[1]  # the receipts' clock has no time zone

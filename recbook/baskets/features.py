@@ -12,14 +12,18 @@ from recbook.baselines.models import HALF_LIFE
 from recbook.baskets.log import InteractionLog, PredictionPoints
 
 # Of each product that the shopper has bought: four counts, then what needs dates.
-USER_ITEM_FEATURES = ("log count", "share of baskets", "share since first bought", "in the last basket")
-USER_ITEM_COUNTED = len(USER_ITEM_FEATURES)
-USER_ITEM_FEATURES += ("baskets since", "count, 15 days", "count, 45 days", "count, 120 days")  # half-lives
-USER_ITEM_FEATURES += ("freshness", "log days", "overdue")
+USER_ITEM_FEATURES = (
+    "log count", "share of baskets", "share since first bought", "in the last basket",
+    "baskets since", "count, 15 days", "count, 45 days", "count, 120 days",  # half-lives
+    "freshness", "log days", "overdue",
+)  # fmt: skip
+USER_ITEM_COUNTED = 4
 # Of the shopper: four counts, then what needs dates.
-USER_FEATURES = ("log baskets", "log products", "log basket size", "log last basket")
-USER_COUNTED = len(USER_FEATURES)
-USER_FEATURES += ("log days since", "sine", "cosine")  # sine and cosine of the time of year
+USER_FEATURES = (
+    "log baskets", "log products", "log basket size", "log last basket",
+    "log days since", "sine", "cosine",  # sine and cosine of the time of year
+)  # fmt: skip
+USER_COUNTED = 4
 # Of every product: what sold in so many days, and ever; its age; whether it rises.
 ITEM_FEATURES = ("7 days", "28 days", "90 days", "ever", "age", "rise")
 
@@ -33,7 +37,9 @@ class UserItemFeatures(NamedTuple):
     fresh: np.ndarray  # (pairs,) float32: 1 if bought that day, halved every HALF_LIFE days
     last: np.ndarray  # (pairs,) bool: in the last basket
 
-    def matrix(self, column: np.ndarray, rows: np.ndarray, products: int, block: np.ndarray | None = None):
+    def matrix(
+        self, column: np.ndarray, rows: np.ndarray, products: int, block: np.ndarray | None = None
+    ) -> sparse.csr_matrix:
         """A column of pairs, such as `fresh`, at some of the points: sparse (rows, products) float32.
 
         With `block` (rows,) the matrix has several blocks of columns side by side; each row fills the one it names.

@@ -148,9 +148,9 @@ class BasketGPT:
         `code`, `description`, `effect` in nats on the log-odds of `product`, largest first. All purchases of a product
         are taken out at once; the baskets stay where they were.
         """
-        history, target = self.catalogue.entries(history), self.catalogue.columns([product])[0]
-        items = self.catalogue.bought(history)
-        scores = self.score([history, *(self.catalogue.without(history, item) for item in items)], when)[:, target]
+        entries, target = self.catalogue.entries(history), self.catalogue.columns([product])[0]
+        items = self.catalogue.bought(entries)
+        scores = self.score([entries, *(self.catalogue.without(entries, item) for item in items)], when)[:, target]
         odds = log_odds(scores)
         table = {"code": self.catalogue.codes[items], "description": self.catalogue.texts[items]}
         table = pd.DataFrame(table | {"effect": odds[0] - odds[1:]})

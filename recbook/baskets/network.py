@@ -61,6 +61,9 @@ class BasketGPTConfig:
 class Standardize(nn.Module):
     """Columns to mean zero and standard deviation one; those that are not used become zero."""
 
+    mean: Tensor
+    factor: Tensor
+
     def __init__(self, used: list[bool]):
         super().__init__()
         self.register_buffer("mean", torch.zeros(len(used)))
@@ -81,6 +84,8 @@ class Standardize(nn.Module):
 
 class BasketNetwork(nn.Module):
     """Scores of all products at the openings of baskets. `text` (N, d) are unit vectors of the descriptions."""
+
+    text: Tensor
 
     def __init__(self, text: Tensor, config: GPTConfig, pointer: int, features: int, parts: frozenset[str], seed: int):
         """`pointer` and `features` are hidden units. `config.vocabulary` is not used: products have own vectors."""
@@ -114,7 +119,7 @@ class BasketNetwork(nn.Module):
             nn.init.zeros_(self.write.weight)
             nn.init.zeros_(self.weigh.weight)
 
-    def fit_scales(self, batch: FeatureBatch, shoppers: Tensor) -> None:
+    def fit_scales(self, batch: FeatureBatch[Tensor], shoppers: Tensor) -> None:
         """Standardize all features by the means and standard deviations of examples."""
         self.related_scale.fit(batch.related)
         self.trend_scale.fit(batch.trend)
@@ -140,11 +145,11 @@ class BasketNetwork(nn.Module):
         vectors = self.vectors(tokens, shoppers, forget)
         return self.gpt.hidden(vectors) if "reading" in self.parts else vectors
 
-    def scores(self, state: Tensor, batch: FeatureBatch) -> Tensor:
+    def scores(self, state: Tensor, batch: FeatureBatch[Tensor]) -> Tensor:
         """Logits of every product from states (n, C): (n, N). `batch` holds tensors on the state's device."""
         state = F.dropout(state, self.gpt.config.dropout, self.training)
-        features = [self.related_scale(batch.related), self.trend_scale(batch.trend)]
-        features = torch.cat(features, dim=2)  # (n, N, columns)
+        counted = [self.related_scale(batch.related), self.trend_scale(batch.trend)]
+        features = torch.cat(counted, dim=2)  # (n, N, columns)
         scores = state @ (self.write.weight + self.write_text(self.text)).T + self.bias
         scores = scores + torch.einsum("nk,npk->np", self.weigh(state), features)
         hidden = F.gelu(self.mix(features) + self.mix_state(state)[:, None])  # (n, N, features)
@@ -161,7 +166,7 @@ class BasketNetwork(nn.Module):
     def attention(self, tokens: Tensor, shoppers: Tensor) -> Tensor:
         """The attention of the last position in every layer and head: (layers, B, heads, T), summing to one over T."""
         projected = []
-        layers = [block.attention.query_key_value for block in self.gpt.blocks]
+        layers = [block.get_submodule("attention.query_key_value") for block in self.gpt.blocks]
         hooks = [layer.register_forward_hook(lambda *call: projected.append(call[2])) for layer in layers]
         self.states(tokens, shoppers)
         for hook in hooks:

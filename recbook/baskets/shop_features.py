@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -52,14 +52,17 @@ def strongest(matrix: sparse.csr_matrix, number: int, rows: int = 512) -> sparse
     return sparse.vstack(parts, format="csr")
 
 
-class FeatureBatch(NamedTuple):
+Array = TypeVar("Array")  # np.ndarray as counted, torch.Tensor as a network reads it
+
+
+class FeatureBatch(NamedTuple, Generic[Array]):
     """Features at n prediction points: of all N products, and of every pair of a point and a product bought before."""
 
-    related: np.ndarray  # (n, N, len(RELATED_FEATURES)) float32
-    trend: np.ndarray  # (n, N, len(ITEM_FEATURES)) float16
-    row: np.ndarray  # (pairs,) int64: the pair's prediction point
-    item: np.ndarray  # (pairs,) int64: its product
-    bought: np.ndarray  # (pairs, len(USER_ITEM_FEATURES)) float32
+    related: Array  # (n, N, len(RELATED_FEATURES)) float32
+    trend: Array  # (n, N, len(ITEM_FEATURES)) float16
+    row: Array  # (pairs,) int64: the pair's prediction point
+    item: Array  # (pairs,) int64: its product
+    bought: Array  # (pairs, len(USER_ITEM_FEATURES)) float32
 
 
 class ShopFeatures:
@@ -110,7 +113,7 @@ class ShopFeatures:
             setattr(self, name, sparse.csr_matrix(parts, shape))
         return self
 
-    def batch(self, bought: UserItemFeatures, rows: np.ndarray, days: np.ndarray) -> FeatureBatch:
+    def batch(self, bought: UserItemFeatures, rows: np.ndarray, days: np.ndarray) -> FeatureBatch[np.ndarray]:
         """The features at points `rows` of `bought`, on `days` (rows,); days after the last one get its features."""
         snapshot = np.searchsorted(self.snapshots, np.maximum(days, self.first_day), side="right") - 1
         related = [*self._together(bought, rows, snapshot), *self._alike(bought, rows)]

@@ -51,6 +51,8 @@ class NextBasketTask:
     def training(self) -> TrainingConfig:
         """How long and how fast to train; an epoch is once through the windows."""
         c, epoch = self.config, self.windows.steps(self.config.batch)
-        steps = dict(steps=ceil(c.epochs * epoch), evaluate_every=epoch, save_every=ceil(c.epochs * epoch))
-        rates = dict(learning_rate=c.learning_rate, weight_decay=c.weight_decay, final=0.02)
-        return TrainingConfig(**steps, **rates, batch=c.batch, seed=c.seed, precision="float32")
+        steps = ceil(c.epochs * epoch)
+        return TrainingConfig(
+            steps, c.batch, learning_rate=c.learning_rate, weight_decay=c.weight_decay, final=0.02,
+            evaluate_every=epoch, save_every=steps, seed=c.seed, precision="float32",
+        )  # fmt: skip

@@ -13,7 +13,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-CHAPTERS = {
+CHAPTER_EXTRAS = {
     "01_cleaning": "receipts",
     "02_baselines": "receipts",
     "03_embeddings": "receipts,embeddings",
@@ -49,7 +49,7 @@ def doctor_report() -> dict:
         "python": platform.python_version(),
         "recbook": _version("recbook"),
         "packages": packages,
-        "chapters": {chapter: missing_packages(extras, packages) for chapter, extras in CHAPTERS.items()},
+        "chapters": {chapter: missing_packages(extras, packages) for chapter, extras in CHAPTER_EXTRAS.items()},
         "commands": missing_packages(COMMANDS, packages),
         "cache": os.environ.get("RECBOOK_HOME"),  # nothing: the user's cache folder
         "complete": bool(core) and all(package["ok"] for package in core),
@@ -58,12 +58,13 @@ def doctor_report() -> dict:
 
 def installed_packages() -> dict[str, dict]:
     """Every package of the core and the chapters' extras, by name: `version` (or nothing), `wanted`, `extras`, `ok`."""
-    extras = sorted({CORE, *",".join([*CHAPTERS.values(), COMMANDS]).split(",")})
+    extras = sorted({CORE, *",".join([*CHAPTER_EXTRAS.values(), COMMANDS]).split(",")})
     packages: dict[str, dict] = {}
     for line in _required():
         wanted = Requirement(line)
-        without = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        for extra in [CORE] if without else [e for e in extras if wanted.marker.evaluate({"extra": e})]:
+        marker = wanted.marker
+        core = marker is None or marker.evaluate({"extra": ""})
+        for extra in [CORE] if core else [each for each in extras if marker and marker.evaluate({"extra": each})]:
             version = _version(wanted.name)
             ok = version is not None and wanted.specifier.contains(version, prereleases=True)
             package = packages.setdefault(
@@ -87,7 +88,7 @@ def report_text(known: dict) -> str:
         mark = "" if package["ok"] else f"  missing or too old, wanted {package['wanted'] or 'any'}"
         lines.append(f"  {name:<22} {package['version'] or '-':<14} {', '.join(package['extras'])}{mark}")
     lines.append("")
-    needs = {**{name: (CHAPTERS[name], missing) for name, missing in known["chapters"].items()}}
+    needs = {**{name: (CHAPTER_EXTRAS[name], missing) for name, missing in known["chapters"].items()}}
     needs["build, recommend, chat"] = COMMANDS, known["commands"]
     for name, (extras, missing) in needs.items():
         remedy = f"needs {', '.join(missing)}:\n    pip install 'recbook[{extras}]'" if missing else "ready"

@@ -1,6 +1,7 @@
 """What all chapters' pages share: the opening, the picture of the whole system, the figures' style, shown source."""
 
 import inspect
+from collections.abc import Callable
 from importlib.metadata import metadata
 
 from IPython.display import HTML, Code, display
@@ -24,7 +25,7 @@ STAGES = [
 
 def repository() -> str:
     """The address of the book's repository, as the package's metadata (pyproject.toml) states it."""
-    urls = dict(entry.split(", ", 1) for entry in metadata("recbook").get_all("Project-URL"))
+    urls = dict(entry.split(", ", 1) for entry in metadata("recbook").get_all("Project-URL", []))
     return urls["Repository"]
 
 
@@ -85,6 +86,6 @@ def style() -> None:
     )
 
 
-def source(thing) -> Code:
+def source(thing: Callable | type) -> Code:
     """The source of a function or class of the package, highlighted, without its docstring's indentation lost."""
     return Code(inspect.getsource(thing).rstrip(), language="python")

@@ -11,9 +11,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +28,14 @@ from recbook.cleaning.load import load_receipts
 from recbook.embeddings.encoder import PACKAGED_MODEL, WEIGHTS_SHA256, encode
 from recbook.freshness import fingerprint
 from recbook.storage import artifact, digest, home
+
+if TYPE_CHECKING:
+    from recbook.baskets.model import BasketGPT
+    from recbook.gpt.config import GPTConfig
+    from recbook.gpt.model import GPT
+    from recbook.narratives.fact_store import FactStore
+    from recbook.system.recommender import Recommender
+    from recbook.tokens.vocabulary import Vocabulary
 
 EMBEDDED_SHOP = "embedded shop"  # the name of the data where RECBOOK_DATA is unset
 SEED = 0  # of the embedded shop that the book shows
@@ -38,6 +49,12 @@ def data_name() -> str:
 def embedded() -> bool:
     """Whether the chapters run on the embedded shop, where the truth is known."""
     return data_name() == EMBEDDED_SHOP
+
+
+@lru_cache
+def _code(function: Callable) -> str:
+    """The fingerprint of the code that one of these functions makes its artifact by: all that it reaches."""
+    return fingerprint(f"{__name__}.{function.__name__}")
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +97,7 @@ def embeddings(model: str = PACKAGED_MODEL) -> tuple[np.ndarray, np.ndarray]:
         "texts": listed,
         "model": model,
         "weights": WEIGHTS_SHA256 if model == PACKAGED_MODEL else model,
-        "code": fingerprint("recbook.embeddings.encoder"),
+        "code": _code(embeddings),
     }
     vectors = artifact(
         "embeddings",
@@ -135,7 +152,7 @@ def known_receipts() -> pd.DataFrame:
     return receipts[receipts["date"] < evaluation.default_cut(receipts)]
 
 
-def vocabulary():
+def vocabulary() -> "Vocabulary":
     """The shop's `Vocabulary`: its text (GPT-2's at full scale), and a token for every product sold so far."""
     from recbook.tokens import documents
     from recbook.tokens.vocabulary import Vocabulary, gpt2_ranks
@@ -145,12 +162,12 @@ def vocabulary():
         "receipts": schema.receipts_fingerprint(receipts),
         "gpt2": gpt2,
         "words": TEXT_TOKENS,
-        "code": fingerprint("recbook.tokens.documents"),
+        "code": _code(vocabulary),
     }
 
-    def make(folder):
+    def make(folder: Path) -> None:
         if gpt2:
-            names = Vocabulary(gpt2_ranks(), sorted(receipts["code"].unique()))
+            names = Vocabulary(gpt2_ranks(), tuple(sorted(receipts["code"].unique())))
         else:
             names = documents.build_vocabulary(receipts, TEXT_TOKENS)
         names.save(folder / "vocabulary.json")
@@ -173,21 +190,21 @@ def token_files() -> tuple[np.ndarray, np.ndarray]:
         "receipts": receipts,
         "vocabulary": names.fingerprint,
         "cards": CARDS,
-        "code": fingerprint("recbook.tokens.documents", "recbook.tokens.files"),
+        "code": _code(token_files),
     }
 
-    def make(folder):
+    def make(folder: Path) -> None:
         kinds = [documents.product_cards] * CARDS + [documents.basket_documents, documents.shopper_narratives]
         write_tokens(folder / "train.tokens", (document for kind in kinds for document in kind(known, names)), names)
         write_tokens(folder / "validation.tokens", documents.basket_documents(later, names), names)
 
-    def load(folder):
+    def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         return read_tokens(folder / "train.tokens", names), read_tokens(folder / "validation.tokens", names)
 
     return artifact("token files", made_of, make, load)
 
 
-def language_model():
+def language_model() -> "tuple[GPT, list[dict]]":
     """The GPT of the current scale, trained on the shop's documents, in evaluation mode, and its training metrics.
 
     Training that was killed resumes from its last checkpoint. It runs on the GPU where there is one.
@@ -198,7 +215,7 @@ def language_model():
     return _trained("language model", token_files(), config, GPT_TRAINING[model_scale()])
 
 
-def assistant_base():
+def assistant_base() -> "tuple[GPT, list[dict]]":
     """The base that Part III teaches to answer: a GPT pre-trained on `lora.pretraining` too; its metrics.
 
     It has no validation text: its metrics are losses on the training text. Cached like `language_model`.
@@ -206,7 +223,7 @@ def assistant_base():
     return _pretrained("assistant base", _assistant_corpus(), ASSISTANT_BASE)
 
 
-def _pretrained(name: str, corpus: np.ndarray, plan: dict):
+def _pretrained(name: str, corpus: np.ndarray, plan: dict[str, int]) -> "tuple[GPT, list[dict]]":
     """A GPT with room for an answer, trained on the corpus; at laptop scale by the plan, longer for more products."""
     from recbook.gpt.config import GPT_PRESETS, GPTConfig
 
@@ -235,10 +252,10 @@ def _assistant_corpus() -> np.ndarray:
         "vocabulary": names.fingerprint,
         "numbers": numbers,
         "embedded": embedded(),
-        "code": fingerprint("recbook.lora.pretraining", "recbook.tokens.documents", "recbook.tokens.files"),
+        "code": _code(_assistant_corpus),
     }
 
-    def make(folder):
+    def make(folder: Path) -> None:
         kinds = [documents.product_cards] * ASSISTANT_CARDS + [documents.shopper_narratives]
         corpus = [document for kind in kinds for document in kind(known, names)]
         lists_and_fragments = [
@@ -253,7 +270,7 @@ def _assistant_corpus() -> np.ndarray:
     )
 
 
-def fact_store():
+def fact_store() -> "FactStore":
     """The `FactStore` of the receipts before the cut."""
     from recbook.narratives.fact_store import FactStore
 
@@ -261,7 +278,7 @@ def fact_store():
     return FactStore(known_receipts(), evaluation.default_cut(cleaned().receipts), truth)
 
 
-def narrator_base():
+def narrator_base() -> "tuple[GPT, list[dict]]":
     """The base that Chapter 14 teaches to explain: a GPT pre-trained on `narratives.pretraining`; its metrics.
 
     It has no validation text: its metrics are losses on the training text. Cached like `language_model`.
@@ -284,16 +301,16 @@ def _narrator_corpus() -> np.ndarray:
         "vocabulary": names.fingerprint,
         "embedded": embedded(),
         "numbers": [NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES, HELD_OUT],
-        "code": fingerprint("recbook.narratives.pretraining", "recbook.tokens.files"),
+        "code": _code(_narrator_corpus),
     }
 
-    def make(folder):
+    def make(folder: Path) -> None:
         facts, numbers = fact_store(), (NARRATOR_CARDS, NARRATOR_PROMPTS * larger, NARRATOR_SENTENCES)
         train, _ = split_facts(facts, HELD_OUT, SEED)
         corpus = pretraining.pretraining_corpus(known, facts, names, numbers, SEED, train.products)
         write_tokens(folder / "narrator.tokens", corpus, names)
 
-    def load(folder):
+    def load(folder: Path) -> np.ndarray:
         return read_tokens(folder / "narrator.tokens", names)
 
     return artifact("narrator's reading", made_of, make, load)
@@ -303,7 +320,9 @@ def _catalogue_scale(table: pd.DataFrame) -> int:
     return max(1, round(len(table) / REFERENCE_GOODS))
 
 
-def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict):
+def _trained(
+    name: str, files: tuple[np.ndarray, np.ndarray], config: "GPTConfig", how: dict[str, Any]
+) -> "tuple[GPT, list[dict]]":
     """A GPT trained on the first of two token streams and validated on the second, and its metrics; an artifact."""
     import torch
     from filelock import FileLock
@@ -316,18 +335,18 @@ def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict)
 
     (learn, judge), scale = files, model_scale()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rates = WITH_MUON[scale] if hasattr(torch.optim, "Muon") else {"learning_rate": WITHOUT_MUON[scale]}
+    how = how | (WITH_MUON[scale] if hasattr(torch.optim, "Muon") else {"learning_rate": WITHOUT_MUON[scale]})
     compiled = scale == "full" and device == "cuda" and find_spec("triton") is not None
-    settings = TrainingConfig(seed=SEED, compile=compiled, **how, **rates)
+    settings = TrainingConfig(seed=SEED, compile=compiled, **how)
     made_of = {
-        "text": [hashlib.sha256(np.ascontiguousarray(ids)).hexdigest() for ids in (learn, judge)],
+        "text": [hashlib.sha256(np.ascontiguousarray(ids).data).hexdigest() for ids in (learn, judge)],
         "config": asdict(config),
         "settings": asdict(settings),
-        "code": fingerprint("recbook.training.loop", "recbook.gpt.model", "recbook.tokens.files"),
+        "code": _code(_trained),
     }
     run = home() / f"training-{digest(made_of)[:16]}"
 
-    def make(folder):
+    def make(folder: Path) -> None:
         model = GPT(config, seed=SEED).to(device)
         data = TokenWindows(learn, config.context)
         some = TokenWindows(judge[: WATCHED_WINDOWS * config.context + 1], config.context)
@@ -335,7 +354,7 @@ def _trained(name: str, files: tuple[np.ndarray, np.ndarray], config, how: dict)
         checkpoints.save_gpt(model, folder)
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
-    def load(folder):
+    def load(folder: Path) -> "tuple[GPT, list[dict]]":
         return checkpoints.load_gpt(folder).to(device).eval(), json.loads((folder / "metrics.json").read_text())
 
     home().mkdir(parents=True, exist_ok=True)
@@ -352,7 +371,7 @@ def goods() -> pd.DataFrame:
     return instructions.goods_table(known_receipts(), the_shop().products if embedded() else None)
 
 
-def basket_gpt(split: evaluation.Split | None = None):
+def basket_gpt(split: evaluation.Split | None = None) -> "BasketGPT":
     """The `BasketGPT` of a split (by default the default cut's): fitted on the receipts before the cut."""
     from recbook.baskets.model import BasketGPT
     from recbook.baskets.network import BasketGPTConfig
@@ -365,7 +384,7 @@ def basket_gpt(split: evaluation.Split | None = None):
         "receipts": schema.receipts_fingerprint(split.receipts),
         "settings": asdict(settings) | {"parts": sorted(settings.parts)},
         "encoder": WEIGHTS_SHA256,
-        "code": fingerprint("recbook.baskets.model"),
+        "code": _code(basket_gpt),
     }
     return artifact(
         "basket model",
@@ -375,7 +394,7 @@ def basket_gpt(split: evaluation.Split | None = None):
     )
 
 
-def student(split: evaluation.Split | None = None):
+def student(split: evaluation.Split | None = None) -> "BasketGPT":
     """The distilled `BasketGPT` of a split (by default the default cut's), at most a quarter of its teacher's size.
 
     The teacher is the blend of LambdaRank and `basket_gpt`; it labels histories without their last baskets.
@@ -391,11 +410,11 @@ def student(split: evaluation.Split | None = None):
     made_of = {
         "receipts": schema.receipts_fingerprint(split.receipts),
         "encoder": WEIGHTS_SHA256,
-        "code": fingerprint("recbook.system.build"),
+        "code": _code(student),
+        "settings": asdict(sizes) | {"parts": sorted(sizes.parts)},
     }
-    made_of["settings"] = asdict(sizes) | {"parts": sorted(sizes.parts)}
 
-    def make(folder):
+    def make(folder: Path) -> None:
         vectors = pd.DataFrame(encode(list(rc.descriptions(split.receipts).values())), index=split.codes)
         ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig())
         fit_student(split, model, ranker, vectors, sizes).save(folder)
@@ -403,7 +422,7 @@ def student(split: evaluation.Split | None = None):
     return artifact("student", made_of, make, load=BasketGPT.load)
 
 
-def recommender():
+def recommender() -> "Recommender":
     """The whole `Recommender` of the receipts that the chapters run on, as of the day after the last."""
     from recbook.system.build import RecommenderConfig
     from recbook.system.recommender import Recommender
@@ -412,11 +431,11 @@ def recommender():
     made_of = {
         "receipts": schema.receipts_fingerprint(cleaned().receipts),
         "encoder": WEIGHTS_SHA256,
-        "code": fingerprint("recbook.system.recommender"),
+        "code": _code(recommender),
+        "settings": settings.to_dict(),
     }
-    made_of["settings"] = settings.to_dict()
 
-    def make(folder):
+    def make(folder: Path) -> None:
         Recommender.build(raw_receipts(), settings, product_code).save(folder / "shop")
 
     return artifact("recommender", made_of, make, load=lambda folder: Recommender.load(folder / "shop"))

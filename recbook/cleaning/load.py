@@ -149,7 +149,6 @@ def download() -> pd.DataFrame:
     measured on Kaggle's copy of the log; should UCI's workbook differ from that in a single value, the download is
     refused, and the message says how to go on with it. The verified receipts are kept as parquet.
     """
-
     folder = home()
     kept = folder / "online_retail.parquet"
     if kept.exists():

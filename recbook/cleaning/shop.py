@@ -207,9 +207,18 @@ def _month(date: pd.Timestamp) -> int:
     return int(np.clip((date.year - 2010) * 12 + date.month - 12, 0, 12))
 
 
-def _sales(products, shoppers, affinity, season, invoices, rng) -> pd.DataFrame:
-    """Draw every basket in time order: one row per line, with `invoice` (its number), `customer` (missing for guests),
-    `country`, `date`, `product` (row number)."""
+def _sales(
+    products: pd.DataFrame,
+    shoppers: pd.DataFrame,
+    affinity: np.ndarray,
+    season: np.ndarray,
+    invoices: pd.DataFrame,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Every basket, drawn in time order: one row per line.
+
+    The columns are `invoice` (its number), `customer` (missing for guests), `country`, `date`, `product` (row number).
+    """
     completes = _links(products)
     launched = (products["launched"] - START).dt.days.to_numpy()
     past = np.zeros(affinity.shape)  # decayed counts of what each shopper bought
@@ -242,24 +251,32 @@ def _sales(products, shoppers, affinity, season, invoices, rng) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _basket(size, loyalty, memory, level, liking, completes, rng) -> np.ndarray:
+def _basket(
+    size: int,
+    loyalty: float,
+    memory: np.ndarray,
+    level: np.ndarray,
+    liking: np.ndarray,
+    completes: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Row numbers of the products in one basket: some bought again, then some new, then what completes those."""
     with np.errstate(divide="ignore"):
         again = np.log(memory) + 0.7 * level + 0.2 * liking
     known = np.flatnonzero(memory > 0)
     repeats = min((rng.random(size) < loyalty).sum(), len(known))
-    chosen = _draw(again, repeats, rng)
+    chosen = gumbel_top_k(again, repeats, rng)
     fresh = level + liking
     fresh[known] = -np.inf
-    half = _draw(fresh, (size - repeats + 1) // 2, rng)
+    half = gumbel_top_k(fresh, (size - repeats + 1) // 2, rng)
     fresh[half] = -np.inf
     fresh = fresh + 1.5 * (completes[half].sum(axis=0) > 0)
-    rest = _draw(fresh, size - repeats - len(half), rng)
+    rest = gumbel_top_k(fresh, size - repeats - len(half), rng)
     return rng.permutation(np.r_[chosen, half, rest])
 
 
-def _draw(log_weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` positions without replacement with chances in proportion to exp(log_weights): the Gumbel top-k trick."""
+def gumbel_top_k(log_weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` positions, drawn without replacement with chances in proportion to exp(log_weights), or all that have one."""
     n = min(n, int(np.isfinite(log_weights).sum()))
     noise = -np.log(-np.log(rng.random(len(log_weights))))
     keys = log_weights + noise

@@ -68,7 +68,7 @@ def _quantities(price: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return usual[np.searchsorted(usual[1:], want)].astype(np.int64)
 
 
-def _descriptions(products, item, date, rng) -> np.ndarray:
+def _descriptions(products: pd.DataFrame, item: np.ndarray, date: pd.Series, rng: np.random.Generator) -> np.ndarray:
     """The description as typed: most as in the catalogue, some products renamed or shouted during the year."""
     text = products["description"].to_numpy()[item].astype(object)
     other = np.where(rng.random(len(products)) < 0.5, products["name"].str.upper(), products["description"] + " ")

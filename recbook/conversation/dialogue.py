@@ -192,8 +192,8 @@ def _excluded(state: DialogueState, thing: str) -> DialogueState:
         state = _note(state, *(f"Without {state.shown[place].description}." for place in there))
         return replace(state, exclude=_once(*state.exclude, *(state.shown[place].code for place in there)))
     if patterns.FOR.match(thing):
-        kept = {name: "" if getattr(state, name) == thing else getattr(state, name) for name in ("whom", "occasion")}
-        return replace(state, **kept)
+        whom, occasion = ("" if part == thing else part for part in (state.whom, state.occasion))
+        return replace(state, whom=whom, occasion=occasion)
     thing = patterns.AFTER_THING.sub("", patterns.BEFORE_THING.sub("", f"{thing} ").strip()).lower()
     if thing in patterns.NO_THING:
         return state
@@ -245,5 +245,5 @@ def _related(state: DialogueState, text: str) -> DialogueState:
     """Add "for my mother" or "for christmas" to the query, each in place of the last one of its sort."""
     for part in patterns.FOR.split(text)[1:]:
         part = f"for {part.strip()}"
-        state = replace(state, **{"occasion" if patterns.OCCASION.search(part) else "whom": part})
+        state = replace(state, occasion=part) if patterns.OCCASION.search(part) else replace(state, whom=part)
     return state

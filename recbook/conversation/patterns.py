@@ -169,7 +169,7 @@ def places_in(text: str, count: int) -> tuple[list[int], bool, str]:
         named += range(count - size + 1, count + 1) if end.lower() == "last" else range(1, size + 1)
     text = SPAN.sub(" ", text)
     for found in PLACE.finditer(text):
-        said = found[found.lastindex].lower()
+        said = next(filter(None, found.groups())).lower()
         named.append(int(said) if said.isdecimal() else count if said == "last" else ORDINALS[said])
     there = [number - 1 for number in dict.fromkeys(named) if 1 <= number <= count]
     return there, len(there) < len(set(named)), PLACE.sub(" ", text)
@@ -184,7 +184,10 @@ def named_in(text: str, descriptions: Sequence[str]) -> list[int]:
 def shown_again(text: str, descriptions: Sequence[str]) -> str | None:
     """The words that say what to show again: "the first", "2", "how much is the teapot?"; None if none do."""
     priced = PRICED_AT.fullmatch(text)
-    about = (priced or AGAIN_PATTERN.fullmatch(text))["about"].strip()
+    found = priced or AGAIN_PATTERN.fullmatch(text)
+    if found is None:
+        return None
+    about = found["about"].strip()
     there, missing, rest = places_in(about, len(descriptions))
     pointed = (there or missing) and FILLER.fullmatch(rest)
     return about if pointed or priced and named_in(about, descriptions) else None
@@ -199,7 +202,8 @@ def refined_query(query: str, text: str) -> str | None:
     made_of = rf"\b(?:{MATERIALS})\b(?=\s+\w)"  # that is not the thing itself, as in "wrapping paper"
     coloured = rf"(?:\bin\s+)?\b(?:(?:light|dark|pale|pastel)\s+)?(?:{COLOURS})\b"
     kept = re.sub(made_of if re.fullmatch(MATERIALS, look) else coloured, " ", query, flags=re.IGNORECASE)
-    article, thing = re.fullmatch(r"\s*(?:(an?|the|some|any)(?:\s+|$))?(.*)", kept, re.IGNORECASE).groups()
-    if article and article.lower() in ("a", "an"):
+    begin = re.match(r"\s*(an?|the|some|any)(?:\s+|$)", kept, re.IGNORECASE)
+    article, thing = (begin[1], kept[begin.end() :]) if begin else ("", kept)
+    if article.lower() in ("a", "an"):
         article = "an" if look[0] in "aeiou" else "a"
-    return " ".join(f"{article or ''} {look} {thing}".split())
+    return " ".join(f"{article} {look} {thing}".split())

@@ -78,18 +78,20 @@ def label_snapshot(
     k: int = RECOMMENDATIONS_KEPT,
     dropped: int = 0,
     later: Split | None = None,
+    at_once: int = LABELLED_AT_ONCE,
 ) -> list[Label]:
-    """A label for everybody with a history at the features' snapshot, many at once, whether or not they came back.
+    """A label for everybody with a history at the features' snapshot, whether or not they came back.
 
     `ranker` may have learned at other snapshots; if it reads or adds the GPT's scores, this snapshot must have a GPT.
     `dropped`: the number of last baskets that are taken off each history first; shoppers who have no more are left out.
     `later`: the split of that snapshot, whose targets become the actions; only with `dropped` 0, else ValueError.
+    `at_once`: the number of shoppers that are labelled together.
     """
     if dropped and later is not None:
         raise ValueError("what somebody bought next does not follow on a history that was cut short: leave `later` out")
     snapshot, bought, made = features.snapshot, _next_baskets(later), []
     codes = snapshot.catalogue.codes
-    for requests, customers in _request_blocks(snapshot, dropped):
+    for requests, customers in _request_blocks(snapshot, dropped, at_once):
         candidates = propose_candidates(features, requests, CANDIDATES_LABELLED)
         scores = ranker.predict(features.table(requests, candidates, snapshot.gpt(requests)))
         scores = np.where(candidates >= 0, scores, -np.inf)
@@ -103,14 +105,14 @@ def label_snapshot(
     return made
 
 
-def _request_blocks(snapshot: Snapshot, dropped: int) -> Iterator[tuple[Requests, np.ndarray]]:
+def _request_blocks(snapshot: Snapshot, dropped: int, at_once: int) -> Iterator[tuple[Requests, np.ndarray]]:
     """Requests, in blocks, of all with more than `dropped` baskets, without the last of them; and the customers."""
     log, day = snapshot.log, (snapshot.cut - snapshot.log.origin) / DAY
     last = np.append(np.flatnonzero(np.diff(log.first)), len(log.first) - 1)  # each shopper's last basket
     left = np.repeat(last, np.diff(last, prepend=-1)) - np.arange(len(log.first)) >= dropped
     owners = np.unique(log.first[left])
-    for begin in range(0, len(owners), LABELLED_AT_ONCE):
-        some = owners[begin : begin + LABELLED_AT_ONCE]
+    for begin in range(0, len(owners), at_once):
+        some = owners[begin : begin + at_once]
         yield requests_of(log_with_openings(log, left & np.isin(log.first, some), day)), snapshot.customer[some]
 
 
@@ -259,4 +261,7 @@ def label_documents(label: Label, names: dict[str, str], most: int = 20, k: int 
 
 def _named(codes: Iterable[str], names: dict[str, str]) -> Iterator[str | Product]:
     for place, code in enumerate(codes):
-        yield from (*([";"] if place else []), Product(code), f" {sentence_case(names.get(code, code))}")
+        if place:
+            yield ";"
+        yield Product(code)
+        yield f" {sentence_case(names.get(code, code))}"

@@ -167,10 +167,12 @@ class DistillationTask:
         true = self.baskets.loss(network, batch[:3])
         if self.labels is None:
             return true
-        return (1 - self.how.alpha) * true + self.how.alpha * self._on_labels(network, *batch[3:])
+        return (1 - self.how.alpha) * true + self.how.alpha * self._on_labels(self.labels, network, *batch[3:])
 
-    def _on_labels(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, chosen: Tensor) -> Tensor:
-        of, rows = self.labels, self.labels.rows[chosen.numpy()]
+    def _on_labels(
+        self, of: DistillationDataset, network: BasketNetwork, tokens: Tensor, basket: Tensor, chosen: Tensor
+    ) -> Tensor:
+        rows = of.rows[chosen.numpy()]
         states = of.states(network, tokens, basket, self.baskets.config.forget)
         scores = network.scores(states, of.windows.features(rows, self.baskets.shop_features))
         return listwise_kl(scores, of.columns[chosen], of.chances[chosen], of.weight[chosen])

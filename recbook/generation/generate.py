@@ -57,7 +57,15 @@ def stream(
 
 
 @torch.inference_mode()
-def _steps(model, prompts, tokens, sampling, stop, seed, constraint) -> Iterator[list[tuple[int, int]]]:
+def _steps(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    sampling: Sampling,
+    stop: Iterable[int],
+    seed: int,
+    constraint: Constraint | Sequence[Constraint | None] | None,
+) -> Iterator[list[tuple[int, int]]]:
     """Each step's new tokens as (row, token), for the rows that go on. Ends when no row does."""
     batch = _Batch(model, prompts, tokens, seed)
     constraints = list(constraint) if isinstance(constraint, Sequence) else [constraint] * len(prompts)
@@ -166,14 +174,14 @@ def _constrain(logits: Tensor, constraint: Constraint | None, text: list[int], r
     allowed = constraint(list(text)) if constraint is not None else None
     if allowed is None:
         return
-    allowed = torch.tensor(list(allowed), dtype=torch.long, device=logits.device)
-    if not len(allowed):
+    ids = torch.tensor(list(allowed), dtype=torch.long, device=logits.device)
+    if not len(ids):
         raise ValueError(f"row {row}: the constraint allows no token after {text}; let it allow a stop token there")
-    if allowed.min() < 0 or allowed.max() >= len(logits):
+    if ids.min() < 0 or ids.max() >= len(logits):
         raise ValueError(f"row {row}: the constraint allows a token that is not among the vocabulary's {len(logits)}")
-    kept = logits[allowed]
+    kept = logits[ids]
     logits.fill_(-torch.inf)
-    logits[allowed] = kept
+    logits[ids] = kept
 
 
 class Trie:
@@ -185,9 +193,9 @@ class Trie:
     def __init__(self, sequences: Iterable[Sequence[int]], end: int):
         """`end` is the token allowed where a sequence is complete; what comes after it is free."""
         self.root: dict[int, dict] = {}
-        sequences = [[*map(int, sequence), end] for sequence in sequences]
-        last = [self._grow(sequence) for sequence in sequences]
-        for sequence, node in zip(sequences, last, strict=True):
+        closed = [[*map(int, sequence), end] for sequence in sequences]
+        last = [self._grow(sequence) for sequence in closed]
+        for sequence, node in zip(closed, last, strict=True):
             if node or len(sequence) == 1:
                 raise ValueError(f"{sequence[:-1]} is empty, or with the closing {end} begins another sequence")
 

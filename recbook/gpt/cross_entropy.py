@@ -5,6 +5,8 @@ Their gradient, softmax minus one-hot, is known as soon as they are. So the forw
 adds up the loss and both gradients, and drops each block's logits. Hsu et al. (2024), Wijmans et al. (2024).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -30,7 +32,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk, learning):
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, learning: bool) -> Tensor:
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         wide = torch.promote_types(product, torch.float32)
@@ -46,16 +48,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 inputs = hidden[rows].to(product)
                 picked, grad = _softmax_grad(inputs @ narrow_weight.T, targets[rows].clamp_min(0), share[rows], wide)
                 loss += picked
-                if wants_hidden:
+                if hidden_grad is not None:
                     hidden_grad[rows] = grad.to(product) @ narrow_weight  # (chunk, V) @ (V, C)
-                if wants_weight:
+                if weight_grad is not None:
                     weight_grad += grad.to(product).T @ inputs  # (V, chunk) @ (chunk, C)
         ctx.save_for_backward(hidden_grad, weight_grad if weight_grad is None else weight_grad.to(weight.dtype))
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, outer):
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden_grad, weight_grad = (grad if grad is None else outer.to(grad.dtype) * grad for grad in ctx.saved_tensors)
         return hidden_grad, weight_grad, None, None, None
 

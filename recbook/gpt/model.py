@@ -7,6 +7,7 @@ Radford et al. (2019); Vaswani et al. (2017).
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch.nn import functional as F
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.cross_entropy import linear_cross_entropy
 
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
 
 class KVCache:
     """The keys and values of the positions already seen, preallocated: (2, batch, heads, size, C / heads) per layer.
@@ -22,7 +26,14 @@ class KVCache:
     `start` (batch,) is where each row's text begins: rows of different lengths are padded on the left.
     """
 
-    def __init__(self, config: GPTConfig, batch: int, device="cpu", dtype: torch.dtype = torch.float32, size: int = 0):
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        size: int = 0,
+    ):
         """Room for `size` positions of `batch` rows; 0: for the whole context."""
         self.size, self.length = min(size or config.context, config.context), 0  # positions: room for, filled
         shape = (2, batch, config.heads, self.size, config.width // config.heads)
@@ -44,7 +55,8 @@ class KVCache:
         T = keys_values.shape[3]
         so_far = self.layers[layer].narrow(3, 0, self.length + T)
         so_far.narrow(3, self.length, T).copy_(keys_values)
-        return so_far.unbind(0)
+        keys, values = so_far.unbind(0)
+        return keys, values
 
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows of the batch, in this order: (rows,) int64."""
@@ -220,7 +232,7 @@ def _turned(name: str, weight: Tensor) -> Tensor:
     return weight.T.contiguous() if weight.ndim == 2 and "embedding" not in name else weight.clone()
 
 
-def from_transformers(theirs) -> GPT:
+def from_transformers(theirs: "GPT2LMHeadModel") -> GPT:
     """Our GPT, in evaluation mode, with the weights of a `GPT2LMHeadModel`; ValueError if that is not plain GPT-2."""
     c = theirs.config
     other = [f"{name}={getattr(c, name)}" for name, value in PLAIN_GPT2.items() if getattr(c, name, value) != value]
@@ -233,14 +245,16 @@ def from_transformers(theirs) -> GPT:
     return model.eval()
 
 
-def to_transformers(model: GPT):
+def to_transformers(model: GPT) -> "GPT2LMHeadModel":
     """A `transformers.GPT2LMHeadModel` with our weights, in evaluation mode."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     c = model.config
-    shape = dict(vocab_size=c.vocabulary, n_positions=c.context, n_layer=c.layers, n_head=c.heads, n_embd=c.width)
-    drops = dict(resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout)
-    theirs = GPT2LMHeadModel(GPT2Config(**shape, **drops, bos_token_id=None, eos_token_id=None))
+    config = GPT2Config(
+        vocab_size=c.vocabulary, n_positions=c.context, n_layer=c.layers, n_head=c.heads, n_embd=c.width,
+        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    theirs = GPT2LMHeadModel(config)
     weights = {_theirs(name): _turned(name, weight) for name, weight in model.state_dict().items()}
     theirs.load_state_dict(weights | {"lm_head.weight": model.token_embedding.weight.detach().clone()})
     return theirs.eval()

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -67,7 +67,9 @@ class CallBudget:
 
 @dataclass
 class EndpointRanker:
-    """A ranker: the scores that a model writes. `counts` says what happened: calls, retries, unknown products …
+    """A ranker: the scores that a model writes.
+
+    `counts` says what happened: calls, retries, unknown products …
 
     `names`: descriptions by code. `cache`: a folder with a JSON file per answer; it holds the messages, histories too.
     `base_url` defaults to OPENAI_BASE_URL. The key of OPENAI_API_KEY goes to that server (or OpenAI's own) alone;
@@ -169,6 +171,7 @@ class EndpointRanker:
         """The text of one answer; the budget is charged what it took, or `most` tokens if the server does not say."""
         import openai
 
+        asked = cast("list[openai.types.chat.ChatCompletionMessageParam]", messages)  # plain dictionaries
         options = {"max_tokens": room} | dict(self.options)
         if "max_completion_tokens" in options:  # newer models' name for the same
             del options["max_tokens"]
@@ -179,7 +182,7 @@ class EndpointRanker:
         try:
             with openai.OpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=0,
                                http_client=_http_client(self.base_url)) as client:  # fmt: skip
-                answer = client.chat.completions.create(model=self.model, messages=messages, **options)
+                answer = client.chat.completions.create(model=self.model, messages=asked, **options)
             used = getattr(getattr(answer, "usage", None), "total_tokens", None) or most
         finally:
             self.budget.spent_tokens += used

@@ -50,9 +50,9 @@ def lay_out(
     B, K = len(prompts), max(len(prompt.blocks) for prompt in prompts)
     T = max(len(prompt.tokens) for prompt in prompts)
     widths = ((T, pad), (T, 0), (T, PADDING), (K, pad), (K, 0))  # of tokens, positions, blocks, candidates, ends
-    padded = (torch.full((B, width), value) for width, value in widths)
+    tokens, positions, blocks, candidates, ends = (torch.full((B, width), value) for width, value in widths)
     last = torch.tensor([len(prompt.tokens) - 1 for prompt in prompts])
-    made = PromptBatch(*padded, last, torch.full((B, K), IGNORE_INDEX))
+    made = PromptBatch(tokens, positions, blocks, candidates, ends, last, torch.full((B, K), IGNORE_INDEX))
     for row, prompt in enumerate(prompts):
         count, sizes = len(prompt.blocks), np.array([len(block) for block in prompt.blocks])
         owner = np.repeat([OPENING, *range(count), CLOSING], [len(prompt.opening), *sizes, len(prompt.closing)])

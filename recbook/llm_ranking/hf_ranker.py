@@ -6,7 +6,7 @@ behind a letter, and the logits of the letters as the first token of the answer.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple
@@ -65,7 +65,7 @@ def load_causal_lm(name: str | Path = GEMMA, device: str | None = None) -> Causa
         config = AutoConfig.from_pretrained(name, **SAFE_OPTIONS)
         _check_causal(name, config)
         tokenizer = AutoTokenizer.from_pretrained(name, **SAFE_OPTIONS)
-        network = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **SAFE_OPTIONS)
+        network: torch.nn.Module = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **SAFE_OPTIONS)
     except ModelNotLoaded:
         raise
     except Exception as error:  # of three libraries, which change with their versions
@@ -113,7 +113,7 @@ def _why(error: BaseException, name: str, is_path: bool) -> str:
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
-def _causes(error: BaseException | None):
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what caused it."""
     while error is not None:
         yield error
@@ -222,7 +222,7 @@ class ListwiseRanker:
         tokens = [
             first_token(letter if templated else f" {letter}", model.tokenizer, opening) for letter in CANDIDATE_LETTERS
         ]
-        self.tokens = tokens if None not in tokens else []
+        self.tokens = [token for token in tokens if token is not None]
         if len(set(self.tokens)) < len(CANDIDATE_LETTERS):
             raise ValueError("this model's tokenizer has no token of its own for each letter: use PointwiseRanker")
 
@@ -232,7 +232,7 @@ class ListwiseRanker:
             return np.zeros(0)
         count, rotations = len(candidates), min(self.rotations, len(candidates))
         orders = [np.roll(np.arange(count), -turn * count // rotations) for turn in range(rotations)]
-        texts = [self.prompt(shopper, query, [candidates[place] for place in order]) for order in orders]
+        texts = [self.prompt(shopper, query, [candidates[place] for place in order.tolist()]) for order in orders]
         logits = next_logits(self.model, texts, self.batch)[:, self.tokens[:count]]  # (rotations, candidates)
         scores = np.zeros(count)
         for order, row in zip(orders, logits.astype(np.float64), strict=True):
@@ -253,4 +253,4 @@ class ListwiseRanker:
 def _first_tokens(words: Sequence[str], tokenizer: Any, opening: str) -> set[int]:
     """The first tokens of answers with these words, with a space before the word or without."""
     found = {first_token(space + word, tokenizer, opening) for word in words for space in ("", " ")}
-    return found - {None}
+    return {token for token in found if token is not None}

@@ -48,7 +48,8 @@ def purchases(shopper: Shopper) -> list[PastPurchase]:
 
     ValueError if a basket has no date.
     """
-    baskets, last = {}, {}
+    baskets: dict[str, int] = {}
+    last: dict[str, pd.Timestamp] = {}
     for date, codes in dated_baskets(shopper):
         for code in dict.fromkeys(codes):
             baskets[code], last[code] = baskets.get(code, 0) + 1, date
@@ -84,7 +85,7 @@ class RankingPrompt(NamedTuple):
 def ranking_document(
     shopper: Shopper, query: str | None, candidates: Sequence[str], baskets: Sequence[tuple[pd.Timestamp, list[str]]]
 ) -> tuple[Document, list[Document], Document]:
-    """Opening, one block per candidate, closing:
+    """Opening, one block per candidate, closing.
 
         <|shopper|> 61 days:<|A|><|B|> 12 days:<|A|><|request|> tea for two<|product|>
          2 baskets, 12 days<|A|>? new<|C|>?…<|answer|>
@@ -97,7 +98,7 @@ def ranking_document(
     if query:
         parts += [Control("<|request|>"), f" {one_line(query, LONGEST_QUERY)}"]
     known = {each.code: each for each in purchases(shopper)}
-    blocks = [[_facts(known.get(code), shopper.when), Product(code), "?"] for code in candidates]
+    blocks: list[Document] = [[_facts(known.get(code), shopper.when), Product(code), "?"] for code in candidates]
     return [*parts, Control("<|product|>")], blocks, [Control("<|answer|>")]
 
 

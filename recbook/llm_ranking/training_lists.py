@@ -43,7 +43,7 @@ def past_lists(
     points, rng = prediction_points(log, DAYS_AHEAD, seed), np.random.default_rng(seed)
     source = _CandidateSource(log, since=log.days.max() - days)
     baskets = np.flatnonzero((points.end > points.first) & (log.days >= log.days.max() - days))
-    made = []
+    made: list[TrainingList] = []
     for basket in np.concatenate([rng.permutation(baskets) for _ in range(MOST_ROUNDS)]):
         if len(made) == number:
             break
@@ -62,7 +62,8 @@ class _CandidateSource:
     """What a shop could propose: sales, week by week, and counts of what was bought together before day `since`."""
 
     def __init__(self, log: InteractionLog, since: float):
-        self.log, self.sold = log, {}
+        self.log = log
+        self.sold: dict[float, np.ndarray] = {}  # lines per product, by week
         _, self.days, _ = log.lines
         basket = np.repeat(np.arange(len(log.days)), log.sizes)
         held = sparse.csr_matrix((np.ones(len(basket), np.float32), (basket, log.items)), (len(log.days), log.products))

@@ -20,6 +20,7 @@ from recbook.lora.layers import (
     base_fingerprint,
     check_known,
     check_not_merged,
+    layer_shape,
     target_layers,
 )
 from recbook.storage import whole_file
@@ -70,10 +71,11 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default", an
         raise ValueError(
             f"the adapter in {folder} {whose}: load it where it was trained, or with any_base=True if you know better"
         )
-    expected = {}
+    expected: dict[str, tuple[int, ...]] = {}
     for place, layer in target_layers(model, settings).items():
-        expected[_key(place, "A")] = (settings.rank, layer.in_features)
-        expected[_key(place, "B")] = (layer.out_features, settings.rank)
+        outputs, inputs = layer_shape(layer)
+        expected[_key(place, "A")] = (settings.rank, inputs)
+        expected[_key(place, "B")] = (outputs, settings.rank)
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):

@@ -42,16 +42,16 @@ def parse_answer(ids: Sequence[int], vocabulary: Vocabulary) -> Answer | None:
 def _mentions(ids: Sequence[int], vocabulary: Vocabulary) -> list[tuple[str, str]] | None:
     """Every product named, with the text up to the next; None if there is text before the first, or control tokens."""
     codes = {token: code for code, token in vocabulary.product.items()}
-    controls, mentions, texts = set(vocabulary.control.values()), [], []
+    controls = set(vocabulary.control.values())
+    mentions: list[tuple[str, list[int]]] = []
     for token in ids:
         if token in controls or (token not in codes and not mentions):
             return None
         if token in codes:
-            mentions.append(codes[token])
-            texts.append([])
+            mentions.append((codes[token], []))
         else:
-            texts[-1].append(token)
-    return [(code, vocabulary.decode(text)) for code, text in zip(mentions, texts, strict=True)]
+            mentions[-1][1].append(token)
+    return [(code, vocabulary.decode(text)) for code, text in mentions]
 
 
 def _is_reasoned(text: str) -> bool:

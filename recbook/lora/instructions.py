@@ -136,7 +136,7 @@ def write_instructions(table: pd.DataFrame, number: int, wording: Wording, seed:
         raise ValueError(f"{len(table)} products are too few: no request finds two of them beside others")
     names = sorted({tuple(sorted(asked)) for asked in combinations})
     by_names = {these: [asked for asked in combinations if tuple(sorted(asked)) == these] for these in names}
-    written = []
+    written: list[Instruction] = []
     while len(written) < number:
         choices = by_names[names[rng.integers(len(names))]]
         written.append(_instruction(table, choices[rng.integers(len(choices))], wording, rng))
@@ -214,7 +214,7 @@ def answer(instruction: Instruction, table: pd.DataFrame, style: str) -> Documen
     for place, code in enumerate(instruction.picks):
         parts += [Product(code), f" {table.loc[code, 'name']}: {reason(table.loc[code], instruction.asked, place)}"]
     note = _note(table.loc[list(instruction.picks), "name"])
-    parts[-1] += f" Note: {note}{'.' if style == 'terse' else ', what a joy!'} Or:"
+    parts[-1] = f"{parts[-1]} Note: {note}{'.' if style == 'terse' else ', what a joy!'} Or:"
     other = table.loc[instruction.close[0]]
     return [*parts, Product(instruction.close[0]), f" {other['name']}: {closer(other)}"]
 

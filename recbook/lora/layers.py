@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,8 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Module):
         """`base` has in_features and out_features; its weights may be floats or quantized codes."""
         super().__init__()
-        self.base, self.in_features, self.out_features = base, base.in_features, base.out_features
+        self.base = base
+        self.out_features, self.in_features = layer_shape(base)
         self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
         self.settings: dict[str, LoRAConfig] = {}
         self.used: str | None = None
@@ -113,6 +115,11 @@ def target_layers(model: nn.Module, settings: LoRAConfig) -> dict[str, nn.Module
     return {place: layer for place, layer in _linear(model).items() if place.split(".")[-1] in settings.targets}
 
 
+def layer_shape(layer: Any) -> tuple[int, int]:
+    """(out, in) of a linear layer of any class: plain, quantized or adapted."""
+    return layer.out_features, layer.in_features
+
+
 def use_adapter(model: nn.Module, name: str | None) -> None:
     """Switch to adapter `name`, or to none; it alone is trained from then on. No weight moves, so this costs nothing.
 
@@ -125,8 +132,9 @@ def use_adapter(model: nn.Module, name: str | None) -> None:
         parameter.requires_grad_(False)
     for layer in adapted_layers(model).values():
         layer.used = name if name in layer.settings else None
-        for matrix in (layer.A, layer.B) if layer.used else ():
-            matrix[name].requires_grad_(True)
+        if layer.used is not None:
+            layer.A[layer.used].requires_grad_(True)
+            layer.B[layer.used].requires_grad_(True)
 
 
 @torch.no_grad()
@@ -143,8 +151,9 @@ def merge_adapter(model: nn.Module, name: str) -> None:
             raise ValueError(f"{place} is quantized: merge into the float32 model, and quantize the result")
     for layer in adapted_layers(model).values():
         if name in layer.settings:
-            layer.plain = layer.base.weight.clone()  # subtracting the change again would round
-            layer.base.weight += layer.delta(name)
+            weight = layer.base.get_parameter("weight")
+            layer.plain = weight.clone()  # subtracting the change again would round
+            weight.add_(layer.delta(name))
         layer.merged = name
 
 
@@ -159,7 +168,7 @@ def unmerge_adapter(model: nn.Module) -> None:
         raise ValueError("no adapter is merged into the weights: merge_adapter(model, name) puts one there")
     for layer in adapted_layers(model).values():
         if layer.plain is not None:
-            layer.base.weight.copy_(layer.plain)
+            layer.base.get_parameter("weight").copy_(layer.plain)
         layer.merged = layer.plain = None
     use_adapter(model, name)
 
@@ -179,9 +188,7 @@ def trained_parameters(model: nn.Module) -> int:
 
 def adapter_parameters(model: nn.Module, settings: LoRAConfig = DEFAULT_LORA) -> int:
     """The number of parameters of an adapter, by the formula: rank times (in + out), summed over the target layers."""
-    return sum(
-        settings.rank * (layer.in_features + layer.out_features) for layer in target_layers(model, settings).values()
-    )
+    return sum(settings.rank * sum(layer_shape(layer)) for layer in target_layers(model, settings).values())
 
 
 def base_fingerprint(model: nn.Module) -> str:
@@ -189,7 +196,7 @@ def base_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for place, tensor in sorted(_frozen(model)):
         digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -55,7 +55,7 @@ class PromptAnswerPairs:
     def batch(self, step: int, size: int, seed: int = 0) -> "tuple[torch.Tensor, torch.Tensor]":
         """`size` pairs as (tokens, targets), both (B, T) int64: a function of step, size and seed; no pair twice."""
         rows = np.random.default_rng((seed, step)).permutation(len(self))[:size]
-        return self._at(rows)
+        return self._at(rows.tolist())
 
     def blocks(self, size: int) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
         """Every pair once, at most `size` a batch."""
@@ -97,7 +97,7 @@ def load_pairs(source: str | Path = INSTRUCTION_SET) -> tuple[list[Document], li
     files = [path] if path.suffix in PAIRS_SUFFIXES else _fetched(str(source))
     table = pd.concat([_read(file) for file in files], ignore_index=True)
     requests = table["input"].fillna("") + " " + table["context"].fillna("")
-    prompts = [[Control("<|request|>"), f" {text.strip()}", Control("<|answer|>")] for text in requests]
+    prompts: list[Document] = [[Control("<|request|>"), f" {text.strip()}", Control("<|answer|>")] for text in requests]
     return prompts, [[f" {text.strip()}"] for text in table["completion"]]
 
 

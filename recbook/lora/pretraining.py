@@ -26,7 +26,7 @@ def copy_task_lists(table: pd.DataFrame, number: int, seed: int = 0) -> Iterator
         raise ValueError(f"{len(table)} products are too few for lists of up to {LONGEST_LIST}: take more receipts")
     rng = np.random.default_rng(seed)
     for place in range(number):
-        codes = rng.choice(table.index, rng.integers(2, LONGEST_LIST + 1), replace=False)
+        codes = rng.choice(table.index, rng.integers(2, LONGEST_LIST + 1), replace=False).tolist()
         parts = [*found_products(codes, table), Control("<|answer|>")]
         for code in codes:
             parts += [Product(code)] + [f": {format_pounds(table.loc[code, 'price'])}."] * (place % 3 == 0)

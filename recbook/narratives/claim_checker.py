@@ -13,6 +13,8 @@ clause about the product may name another one only to compare, as in "it goes wi
 import re
 from collections.abc import Iterator
 
+import pandas as pd
+
 from recbook.narratives import claim_patterns as patterns
 from recbook.narratives.clauses import Claim, Clause
 from recbook.narratives.entities import (
@@ -66,12 +68,14 @@ def _clauses(text: str) -> list[tuple[int, int]]:
         [*patterns.SENTENCE.finditer(text), *patterns.CLAUSE.finditer(text)], key=lambda place: place.start()
     )
     starts, ends = [0, *(part.end() for part in parts)], [*(part.start() for part in parts), len(text)]
-    places = []
+    places: list[tuple[int, int]] = []
     for start, end in zip(starts, ends, strict=True):
         yours = patterns.YOU.search(text[start:end]) and not patterns.OTHERS.search(text[start:end])
         listed = patterns.LISTED.search(text, start + 1, end) if yours else None
-        apart = listed and COVERED in text[start : listed.start()]
-        places += [(start, listed.start()), (listed.end(), end)] if apart else [(start, end)]
+        if listed and COVERED in text[start : listed.start()]:
+            places += [(start, listed.start()), (listed.end(), end)]
+        else:
+            places.append((start, end))
     return [(a, b) for a, b in places if a < b and text[a:b].strip()]
 
 
@@ -98,9 +102,9 @@ class CheckedClause(Clause):
     def _prices(self, text: str, about: Purchase | CoPurchase | None) -> Iterator[Claim]:
         for place in PRICE_PATTERN.finditer(text):
             amount = parse_number(place[1] or place[2]) / (100 if place[3] in ("p", "pence") else 1)
-            kind, true_amount, right = self._amount(text[: place.start()], text[place.end() :], about)
-            true = right and true_amount is not None
-            true = true and patterns.holds(text[: place.start()], *(_rounded(each) for each in (true_amount, amount)))
+            before, after = text[: place.start()], text[place.end() :]
+            kind, true_amount, right = self._amount(before, after, about)
+            true = right and true_amount is not None and patterns.holds(before, _rounded(true_amount), _rounded(amount))
             why = "nothing is known of it" if true_amount is None else f"the receipts say {format_pounds(true_amount)}"
             yield self._claim(place, kind, true, why if right else "the price did not move so")
 
@@ -143,7 +147,7 @@ class CheckedClause(Clause):
                 dates, why = self._dates_meant(before, about), "not the date of the purchase"
             yield self._claim(place, "date", date_matches(place, dates, facts.moment), why)
 
-    def _dates_meant(self, before: str, about: Purchase | None) -> list:
+    def _dates_meant(self, before: str, about: Purchase | CoPurchase | None) -> list[pd.Timestamp]:
         """The dates that the words before a month refer to; none if no rule understands them."""
         if isinstance(about, CoPurchase) and patterns.YOU_BOUGHT.search(before):
             about = next((each for each in self.facts.bought if each.code == about.code), None)
@@ -161,8 +165,10 @@ class CheckedClause(Clause):
         for place in patterns.UNPROVABLE.finditer(text):
             yield self._claim(place, "other", False, "no receipt proves it")
         if self.you or self.others:
-            for place in patterns.AGAIN.finditer(text) if isinstance(about, Purchase) else ():
-                yield self._claim(place, "count", place[0].lower() == "still" or about.times > 1, "bought only once")
+            if isinstance(about, Purchase):
+                for place in patterns.AGAIN.finditer(text):
+                    true = place[0].lower() == "still" or about.times > 1
+                    yield self._claim(place, "count", true, "bought only once")
         elif not DATE_PATTERN.search(self.covered):
             for place in patterns.NEW.finditer(text):
                 yield self._claim(place, "date", self.about_it and self.facts.new_since is not None, "not new")
@@ -183,7 +189,7 @@ class CheckedClause(Clause):
             true = held is not None and patterns.holds(before, held, parse_number(word))
             yield self._claim(Mention(place.start(), end, None), "count", true, why)
 
-    def _times_bought(self, about: Purchase | None, after: str) -> int | None:
+    def _times_bought(self, about: Purchase | CoPurchase | None, after: str) -> int | None:
         """How many baskets held the purchase: in the month that follows the number, or in all."""
         if not isinstance(about, Purchase):
             return None

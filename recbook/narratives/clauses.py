@@ -1,11 +1,18 @@
 """One clause of a text: who it is about, and what it claims of products and attributes, checked against the facts."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 from recbook.narratives import claim_patterns as patterns
-from recbook.narratives.entities import PLAIN_WORD_PATTERN, Lexicon, Mention, cover_mentions, is_plain_english
+from recbook.narratives.entities import (
+    PLAIN_WORD_PATTERN,
+    Lexicon,
+    Mention,
+    ProductName,
+    cover_mentions,
+    is_plain_english,
+)
 from recbook.narratives.facts import ROASTS, CoPurchase, Facts, Purchase
 
 BOUGHT_THIS = re.compile(patterns.VERB + r":?\s+(?:this(?: one)?|it)\b(?=\W*$)", re.IGNORECASE)
@@ -26,7 +33,7 @@ class Claim(NamedTuple):
 class Clause:
     """One clause: who it is about, and its claims. Places are counted from its beginning."""
 
-    def __init__(self, lexicon: Lexicon, facts: Facts, text: str, names: list[Mention], before: "Clause | None"):
+    def __init__(self, lexicon: Lexicon, facts: Facts, text: str, names: list[ProductName], before: "Clause | None"):
         """A clause, its names with their places in it, and the clause before it."""
         self.lexicon, self.facts, self.text, self.names = lexicon, facts, text, names
         self.covered = cover_mentions(text, names)
@@ -39,8 +46,8 @@ class Clause:
         others = [name for name in names if facts.code not in name.value and not self._follows(patterns.COMPARED, name)]
         self.about_it = not self.you and not self.others and (facts.code in self._codes() or not others)
         self.about_it &= bool(names) or not before or not before.misnamed
-        self.topic = names[-1].value if names else self.last
-        self.misnamed = not self.about_it and not self.you and not self.others
+        self.topic: frozenset[str] = names[-1].value if names else self.last
+        self.misnamed: bool = not self.about_it and not self.you and not self.others
 
     def _follows(self, cue: re.Pattern, name: Mention) -> re.Match | None:
         return cue.search(self.covered[: name.start])
@@ -48,7 +55,7 @@ class Clause:
     def _subjects(self) -> list[Purchase | CoPurchase | None]:
         """The purchases or co-purchases that it may be about: named, described, or meant by "it" or "this one"."""
         known = self.facts.co_purchases if self.others else self.facts.bought if self.you else ()
-        named = self._codes() - ({self.facts.code} if self.others else set())
+        named: Set[str] = self._codes() - ({self.facts.code} if self.others else set())
         if not named and self.you and patterns.THIS.search(self.covered):
             named = {self.facts.code}
         elif not named and not self.lexicon.attributes(self.covered):
@@ -77,18 +84,18 @@ class Clause:
                 yield self._claim(name, "product", self.facts.code in name.value, "not the product that is recommended")
             else:
                 mine = name == object_ or self._follows(patterns.MINE, name)
-                yield self._claim(name, "product", not mine or name.value & bought, NOT_BOUGHT)
+                yield self._claim(name, "product", not mine or bool(name.value & bought), NOT_BOUGHT)
         if self.you and not self.names and (this := BOUGHT_THIS.search(self.covered)):
             yield self._claim(this, "product", isinstance(about, Purchase), NOT_BOUGHT)
         if self.others:
             named = [name for name in self.names if self.facts.code not in name.value]
             true = isinstance(about, CoPurchase) and self._together(about, named)
-            true = true and (named or self.last - {self.facts.code} or self.lexicon.attributes(self.covered))
+            true = true and bool(named or self.last - {self.facts.code} or self.lexicon.attributes(self.covered))
             yield self._claim(
                 named[-1] if named else self.others, "co-purchase", true, "no others are known to have bought both"
             )
 
-    def _together(self, about: CoPurchase, named: list[Mention]) -> bool:
+    def _together(self, about: CoPurchase, named: list[ProductName]) -> bool:
         co_purchases = {each.code for each in self.facts.co_purchases}
         often = bool(patterns.OTHERS_VERB.search(self.covered)) and (
             about.often or not patterns.FREQUENT.search(self.covered)
@@ -110,9 +117,9 @@ class Clause:
             fits = [self.lexicon.fits(place.value, code) for code in subjects]
             true = bool(fits) and (all(fits) if every else any(fits))
             yield self._claim(place, "attribute", true, "not so, or not known")
-        for place in patterns.DARKER.finditer(text):
-            true = self._is_darker() == place[1].lower()
-            yield self._claim(place, "attribute", true, "the roasts are not known to differ so")
+        for word in patterns.DARKER.finditer(text):
+            true = self._is_darker() == word[1].lower()
+            yield self._claim(word, "attribute", true, "the roasts are not known to differ so")
 
     def _described(self, before: str, about: Purchase | CoPurchase | None) -> tuple[list[str], bool]:
         """The products that an attribute after these words describes, and whether it must fit all of them or one."""

@@ -20,6 +20,7 @@ from recbook.tokens.vocabulary import Vocabulary
 
 # Slots, the 've of "you've", words, punctuation marks.
 PIECE_PATTERN = re.compile(r"\{\w+\}|'(?:[sdmt]|ll|ve|re)\b|[^\W\d_]+|[.!?,;:]")
+Node = dict[int | None, "Node"]  # what may follow, by token; None: the phrase is complete
 
 
 class NarrativeGrammar:
@@ -35,7 +36,8 @@ class NarrativeGrammar:
         "" is the beginning; where "" may follow, the text may end, with the token `end`. Kinds from which the end
         cannot be reached, because what must follow them has no phrases, are left out. ValueError if no text is left.
         """
-        self.end, self.follows, self.roots = end, _without_dead_ends(phrases, follows), {}
+        self.end, self.follows = end, _without_dead_ends(phrases, follows)
+        self.roots: dict[str, Node] = {}
         for kind in self.follows:
             self.roots[kind] = {}
             for phrase in phrases.get(kind, ()):
@@ -43,9 +45,10 @@ class NarrativeGrammar:
                 for token in phrase:
                     node = node.setdefault(int(token), {})
                 node[None] = {}  # complete
-        self._text, self._after = [], [self._next("")]  # the states, (kind, node), after 0, 1, 2 … tokens
+        self._text: list[int] = []
+        self._after = [self._next("")]  # the states, (kind, node), after 0, 1, 2 … tokens
 
-    def _next(self, kind: str) -> list[tuple[str, dict]]:
+    def _next(self, kind: str) -> list[tuple[str, Node]]:
         kinds = self.follows[kind] | (self.follows[""] if "" in self.follows[kind] else set())
         return [(after, self.roots[after]) for after in sorted(kinds - {""})]
 
@@ -57,7 +60,7 @@ class NarrativeGrammar:
         for token in text[same:]:
             here = [(kind, node[token]) for kind, node in self._after[-1] if token in node]
             done = sorted({kind for kind, node in here if None in node})
-            ends = [("", {self.end: {}})] * any("" in self.follows[kind] for kind in done)
+            ends: list[tuple[str, Node]] = [("", {self.end: {}})] * any("" in self.follows[kind] for kind in done)
             self._after.append(here + [place for kind in done for place in self._next(kind)] + ends)
         self._text = list(text)
         return sorted({token for _, node in self._after[-1] for token in node if token is not None})
@@ -92,7 +95,7 @@ def narrative_grammar(facts: Facts, vocabulary: Vocabulary, style: str) -> Narra
 @lru_cache(maxsize=len(NARRATIVE_STYLES))
 def following_pieces(style: str) -> dict[str, frozenset[str]]:
     """The words, marks and slots that follow each in the templates of a style; "" is the beginning and the end."""
-    after = defaultdict(set)
+    after: dict[str, set[str]] = defaultdict(set)
     for variant in (
         variant
         for kind in SENTENCE_KINDS

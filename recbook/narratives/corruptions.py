@@ -43,12 +43,12 @@ def _swap(
     return None if said is None else text[: place.start()] + said + text[place.end() :]
 
 
-def _price(text, facts, fact_store, rng):
+def _price(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     places = [place for place in AMOUNT_PATTERN.finditer(text) if place[0] == format_pounds(facts.price)]
     return _swap(text, places, lambda old: _amount(old, facts, rng), rng)
 
 
-def _discount(text, facts, fact_store, rng):
+def _discount(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     if swapped := _reversed_change(text, rng):
         return swapped
     places = [
@@ -64,7 +64,7 @@ def _discount(text, facts, fact_store, rng):
     return _swap(text, places, lambda old: _amount(old, facts, rng) if "£" in old else str(int(old) % 90 + 3), rng)
 
 
-def _reversed_change(text, rng):
+def _reversed_change(text: str, rng: np.random.Generator) -> str | None:
     """A fall told as a rise, or the other way round; None in half of the cases."""
     turns = {"down from £": "up from £", "up from £": "down from £", "less than before": "more than before"}
     found = re.search(rf"\b(?:{'|'.join(turns)})", text)
@@ -73,7 +73,7 @@ def _reversed_change(text, rng):
     return text[: found.start()] + turns[found[0]] + text[found.end() :]
 
 
-def _amount(old: str, facts: Facts, rng) -> str:
+def _amount(old: str, facts: Facts, rng: np.random.Generator) -> str:
     """Another price, which is not in the facts."""
     known = {format_pounds(facts.price), format_pounds(facts.was or 0), format_pounds(abs(facts.change)), old}
     known |= {format_pounds(purchase.paid) for purchase in facts.bought}
@@ -82,7 +82,7 @@ def _amount(old: str, facts: Facts, rng) -> str:
     return new
 
 
-def _count(text, facts, fact_store, rng):
+def _count(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     def other(old: str) -> str:
         known = {
             old,
@@ -96,7 +96,7 @@ def _count(text, facts, fact_store, rng):
     return _swap(text, list(COUNT_PATTERN.finditer(_without_names(text, facts))), other, rng)
 
 
-def _date(text, facts, fact_store, rng):
+def _date(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     dates = [date for purchase in facts.bought for date in purchase.dates]
     known = {date.month_name() for date in dates} | {facts.season, facts.new_since and facts.new_since.month_name()}
     free = [name for name in MONTH_NAMES if name not in known]
@@ -104,13 +104,13 @@ def _date(text, facts, fact_store, rng):
     return _swap(text, places, lambda old: free[rng.integers(len(free))], rng) if free else None
 
 
-def _product(text, facts, fact_store, rng):
+def _product(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     named = [re.escape(name) for name in _names(facts)]
     places = list(re.finditer("|".join(sorted(named, key=len, reverse=True)), text))
     return _swap(text, places, lambda old: _unknown_product(facts, fact_store, rng), rng)
 
 
-def _attribute(text, facts, fact_store, rng):
+def _attribute(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     """Another value in place of one that stands outside names; else a value that the product does not have."""
     mine = {value for values in facts.attributes.values() for value in values}
     theirs = {value for p in facts.bought for values in p.attributes.values() for value in values}
@@ -135,7 +135,7 @@ def _attribute(text, facts, fact_store, rng):
     return None
 
 
-def _co_purchase(text, facts, fact_store, rng):
+def _co_purchase(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     """A co-purchase that is not in the facts; or "often" where the facts say seldom."""
     seldom = [other for other in facts.co_purchases if not other.often]
     if seldom and rng.random() < 0.5:
@@ -144,12 +144,12 @@ def _co_purchase(text, facts, fact_store, rng):
     return f"{text} {opening} the {_unknown_product(facts, fact_store, rng)}."
 
 
-def _other(text, facts, fact_store, rng):
+def _other(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     place = text.find(facts.name)
     return None if place < 0 else f"{text[:place]}{PRAISE_WORDS[rng.integers(len(PRAISE_WORDS))]} {text[place:]}"
 
 
-def _mixed_up(text, facts, fact_store, rng):
+def _mixed_up(text: str, facts: Facts, fact_store: FactStore, rng: np.random.Generator) -> str | None:
     """Two true things swapped: what was bought and what is recommended, or the price and the old price."""
     swaps = [(facts.name, purchase.name) for purchase in facts.purchases if facts.own is None]
     swaps += [(format_pounds(facts.price), format_pounds(facts.was))] if facts.was is not None else []

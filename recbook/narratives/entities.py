@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -60,16 +60,22 @@ MORE_PLAIN_WORDS = frozenset(  # plain words besides those of stories.json
 WORD_ENDINGS = ("", "s", "es", "ed", "d", "ing", "ly", "'s", "'ve", "'re", "'ll", "'d", "n't")
 
 
-class Mention(NamedTuple):
+Value = TypeVar("Value")  # of a product name the codes that have it, of an attribute its words
+
+
+class Mention(NamedTuple, Generic[Value]):
     """An entity in a text: where it stands, and its value."""
 
     start: int
     end: int
-    value: object
+    value: Value
+
+
+ProductName = Mention[frozenset[str]]
 
 
 @lru_cache(maxsize=1)
-def word_lists() -> dict:
+def word_lists() -> dict[str, Any]:
     """Plain words, attribute words that this shop may not have, and synonyms: the lists of stories.json."""
     return json.loads(files("recbook.narratives").joinpath("stories.json").read_text(encoding="utf-8"))
 
@@ -82,7 +88,7 @@ class Lexicon:
         self.codes: dict[str, set[str]] = defaultdict(set)
         for code, name in names.items():
             self.codes[_normalized(name)].add(code)
-        self.by_first_word = defaultdict(list)  # first word -> names, the longest first
+        self.by_first_word: dict[str, list[str]] = defaultdict(list)  # first word -> names, the longest first
         for name in sorted(self.codes, key=len, reverse=True):
             self.by_first_word[name.split()[0]].append(name)
         self.values = {_normalized(v) for values in attributes.values() for group in values.values() for v in group}
@@ -97,17 +103,16 @@ class Lexicon:
         longest = sorted((v for v in self.values if " " in v), key=len, reverse=True)
         self.pattern = re.compile(r"\b(?:" + "|".join(map(re.escape, longest)) + r")\b" if longest else r"(?!)")
 
-    def names(self, text: str) -> list[Mention]:
+    def names(self, text: str) -> list[ProductName]:
         """Every product name; its value is the set of codes that have that name."""
         small, found, place = _lower_case_in_place(text), [], 0
         while word := LETTERS_PATTERN.search(small, place):
-            place = next((at for at in _name_starts(word) if self._name(small, at)), None)
-            if place is None:
-                place = word.end()
-                continue
-            name, end = self._name(small, place)
-            found.append(Mention(place, end, frozenset(self.codes[name])))
-            place = end
+            place = word.end()
+            for start in _name_starts(word):
+                if named := self._name(small, start):
+                    name, place = named
+                    found.append(Mention(start, place, frozenset(self.codes[name])))
+                    break
         return found
 
     def _name(self, text: str, place: int) -> tuple[str, int] | None:
@@ -119,13 +124,16 @@ class Lexicon:
         while opening:
             for name in self.by_first_word.get(opening, ()):
                 end = place + len(name)
-                if text.startswith(name, place) and not (text[end : end + 1].isalnum() and name[-1].isalnum()):
-                    if len(PLAIN_WORD_PATTERN.findall(name)) != 1 or word_stem(name) in self.product_words:
-                        return name, end
+                if (
+                    text.startswith(name, place)
+                    and not (text[end : end + 1].isalnum() and name[-1].isalnum())
+                    and (len(PLAIN_WORD_PATTERN.findall(name)) != 1 or word_stem(name) in self.product_words)
+                ):
+                    return name, end
             opening = opening[:-1]
         return None
 
-    def attributes(self, text: str) -> list[Mention]:
+    def attributes(self, text: str) -> list[Mention[str]]:
         """Every attribute, and every other word of product names; its value is the words in lower case."""
         small = _lower_case_in_place(text)
         found = [Mention(*place.span(), place[0]) for place in self.pattern.finditer(small)]
@@ -194,7 +202,7 @@ def date_matches(place: re.Match, dates: Iterable[pd.Timestamp], moment: pd.Time
         lately = 12 * (moment.year - date.year) + moment.month - date.month < 12
         if (
             (month is None or date.month_name() == month)
-            and (day is None or date.day == int(re.match(r"\d+", day)[0]))
+            and (day is None or date.day == int(day.rstrip("dhnrst")))
             and (date.year == int(year) if year else lately)
         ):
             return True

@@ -60,7 +60,7 @@ class FactStore:
         self.table["before"] = _prices(self.lines[self.lines["date"] < moment - PRICE_BEFORE])
         self.table["season"] = _seasons(self.lines).reindex(self.table.index, fill_value="")
         self._rows = self.table.to_dict("index")
-        self.names = {code: sentence_case(row["name"]) for code, row in self._rows.items()}
+        self.names: dict[str, str] = {code: sentence_case(row["name"]) for code, row in self._rows.items()}
         self._values = {
             code: {value for group in values.values() for value in group} for code, values in self.attributes.items()
         }
@@ -221,7 +221,8 @@ def _described_attributes(table: pd.DataFrame) -> dict[str, dict[str, tuple[str,
 
     A last word that is a plain word ("welcome home") is no kind of product: "your home" would be misunderstood.
     """
-    found, materials, plain = {}, phrases()["materials"], set(word_lists()["plain"])
+    materials, plain = phrases()["materials"], set(word_lists()["plain"])
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
     for product in table.itertuples():
         values = {name: (getattr(product, name),) for name in ("colour", "kind", "occasion") if getattr(product, name)}
         named = tuple(word for word in materials if word in product.name.lower().split())

@@ -142,7 +142,15 @@ def _with_fallback(each: Narrative, facts: Facts, vocabulary: Vocabulary, checke
     return Narrative(_visible_text(ids, vocabulary), ids, MOST_TRIES, plainest=True)
 
 
-def _sample(model, all_facts, before, vocabulary, sampling, seed, style) -> list[list[int]]:
+def _sample(
+    model: GPT,
+    all_facts: Sequence[Facts],
+    before: Sequence[list[int]],
+    vocabulary: Vocabulary,
+    sampling: Sampling,
+    seed: int,
+    style: str,
+) -> list[list[int]]:
     """Continuations of the fact prompts and of what is kept of each text, in batches."""
     end, texts = vocabulary.control["<|end|>"], []
     prompts = [

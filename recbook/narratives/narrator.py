@@ -7,7 +7,7 @@ adapter for one style, merged into it. No product is held out here: a shop wants
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,10 @@ from recbook.training.loop import train
 
 NARRATOR_VOCABULARY, NARRATOR_STYLE = "vocabulary.json", "style.json"
 REFERENCE_PRODUCTS = 900  # catalogue size that `NarratorConfig` is for: prompts and steps grow with a larger one
-NARRATOR_MUON = dict(learning_rate=0.02, matrix_learning_rate=0.04)  # as in Chapter 7; without Muon, NARRATOR_ADAMW
-NARRATOR_ADAMW = dict(learning_rate=3e-3)
+# How the base learns, as in Chapter 7: with Muon, or with AdamW where PyTorch has no Muon; and how it learns the style.
+NARRATOR_MUON = TrainingConfig(learning_rate=0.02, matrix_learning_rate=0.04)
+NARRATOR_ADAMW = TrainingConfig(learning_rate=3e-3)
+NARRATOR_STYLE_TUNING = TrainingConfig(learning_rate=1e-2, weight_decay=0.0)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class NarratorConfig:
         if self.style not in NARRATIVE_STYLES:
             raise ValueError(f"there is no style {self.style!r}: give one of {', '.join(NARRATIVE_STYLES)}")
 
+    def for_catalogue(self, products: int) -> "NarratorConfig":
+        """The same for a catalogue of so many products: prompts and steps grow with a larger one."""
+        larger = max(1, round(products / REFERENCE_PRODUCTS))
+        return replace(self, prompts=larger * self.prompts, steps=larger * self.steps)
+
 
 class Narrator:
     """`Narrator.fit(receipts, fact_store)`, then `.tell(facts, checker)`."""
@@ -72,22 +79,22 @@ class Narrator:
         progress: bool = True,
     ) -> "Narrator":
         """Train a narrator on clean receipts and their fact store."""
-        s, vocabulary = settings, build_vocabulary(receipts, settings.words)
-        larger = max(1, round(len(fact_store.table) / REFERENCE_PRODUCTS))
-        numbers = (s.cards, s.prompts * larger, s.sentences)
+        s = settings.for_catalogue(len(fact_store.table))
+        vocabulary, numbers = build_vocabulary(receipts, s.words), (s.cards, s.prompts, s.sentences)
         corpus = pretraining_corpus(receipts, fact_store, vocabulary, numbers, s.seed)
         sizes = GPT_PRESETS["laptop"] | {"context": 256}  # room for a fact prompt and its narrative
         model = GPT(GPTConfig(len(vocabulary), **sizes), seed=s.seed)
         rates = NARRATOR_MUON if hasattr(torch.optim, "Muon") else NARRATOR_ADAMW
-        pretraining = _training_config(s.steps * larger, s.batch, 40, s.seed, **rates)
+        pretraining = _for_steps(rates, s.steps, s.batch, 40, s.seed)
         train(model, _windows(corpus, vocabulary, model.config.context), pretraining, progress=progress)
         add_adapter(model, s.style, DEFAULT_LORA, s.seed)
         everything = FactSubset(fact_store.customers, fact_store.table.index.tolist())
         facts = draw_facts(fact_store, everything, s.pairs, s.seed)
         pairs = narrative_pairs(facts, s.style, vocabulary, model.config.context, s.seed)
-        tuning = _training_config(s.style_steps, 16, 20, s.seed, learning_rate=1e-2, weight_decay=0.0)
+        tuning = _for_steps(NARRATOR_STYLE_TUNING, s.style_steps, 16, 20, s.seed)
         train(model, pairs, tuning, progress=progress)
-        return cls(merge_and_unload(model, s.style), vocabulary, s.style)
+        merge_and_unload(model, s.style)
+        return cls(model, vocabulary, s.style)
 
     def tell(self, facts: Sequence[Facts], checker: ClaimChecker, seed: int = 0) -> list[Narrative]:
         """A narrative for each of the facts, every sentence checked: see `write_checked`."""
@@ -114,10 +121,8 @@ class Narrator:
         return made
 
 
-def _training_config(steps: int, batch: int, warmup: int, seed: int, **rates: float) -> TrainingConfig:
-    return TrainingConfig(
-        steps=steps, batch=batch, warmup=warmup, seed=seed, evaluate_every=steps, save_every=steps, **rates
-    )
+def _for_steps(rates: TrainingConfig, steps: int, batch: int, warmup: int, seed: int) -> TrainingConfig:
+    return replace(rates, steps=steps, batch=batch, warmup=warmup, seed=seed, evaluate_every=steps, save_every=steps)
 
 
 def _windows(corpus: Sequence[Sequence[int]], vocabulary: Vocabulary, context: int) -> TokenWindows:

@@ -76,7 +76,7 @@ def invented_facts(fact_store: FactStore, rng: np.random.Generator, among: Seque
     price = round(float(np.exp(rng.normal(1.4, 0.9))), 2) + 0.2
     kind = fact_store.attributes[codes[1]].get("kind", ("",))[0]
     other = CoPurchase(codes[1], fact_store.names[codes[1]], kind, int(rng.integers(5, 90)), bool(rng.random() < 0.6))
-    mixed = {}
+    mixed: dict[str, tuple[str, ...]] = {}
     for code in codes:  # an attribute or two that some other product has
         mixed |= {name: value for name, value in fact_store.attributes[code].items() if rng.random() < 0.7}
     return Facts(
@@ -92,7 +92,7 @@ def invented_facts(fact_store: FactStore, rng: np.random.Generator, among: Seque
 
 def _purchase(fact_store: FactStore, code: str, rng: np.random.Generator) -> Purchase:
     """A purchase of a real product, on invented dates."""
-    times = int(rng.choice([1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, rng.integers(13, 40)]))
+    times = int(rng.choice([1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, int(rng.integers(13, 40))]))
     dates = tuple(sorted(_date(fact_store, rng) for _ in range(times)))
     return Purchase(code, fact_store.names[code], dates, 1.0, fact_store.attributes[code])
 

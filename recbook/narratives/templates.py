@@ -88,7 +88,7 @@ def lines_as_document(lines: Sequence[PromptLine]) -> Document:
 
 
 def _of_purchase(purchase: Purchase, facts: Facts) -> list[str]:
-    """twice since March, last in October."""
+    """When it was bought: twice since March, last in October."""
     first, last = (month_in_words(purchase.dates[place], facts.moment) for place in (0, -1))
     if purchase.times == 1:
         return [f"in {first}"]
@@ -137,7 +137,7 @@ def slot_products(facts: Facts) -> dict[str, Facts | Purchase | CoPurchase]:
 
 
 def _about_the_price(facts: Facts) -> dict[str, str]:
-    if not facts.change:
+    if facts.was is None or not facts.change:
         return {}
     if facts.change > 0:
         return {"rose": format_pounds(facts.was)}
@@ -145,7 +145,7 @@ def _about_the_price(facts: Facts) -> dict[str, str]:
 
 
 def _about_purchases(facts: Facts) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for purchase, before in [*((p, "") for p in facts.purchases[:1]), (facts.own, "own_")]:
         if purchase is None:
             continue

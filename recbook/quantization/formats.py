@@ -50,9 +50,10 @@ def _largest(weight: Tensor, block: BlockSize) -> Tensor:
     if block == "row":
         return weight.abs().amax(1, keepdim=True)  # (R, C) -> (R, 1)
     rows, columns = weight.shape
-    blocks = ceil(columns / _columns(block))
-    padded = F.pad(weight, (0, blocks * block - columns))
-    return padded.view(rows, blocks, block).abs().amax(2)  # (R, blocks, block) -> (R, blocks)
+    size = _columns(block)
+    blocks = ceil(columns / size)
+    padded = F.pad(weight, (0, blocks * size - columns))
+    return padded.view(rows, blocks, size).abs().amax(2)  # (R, blocks, size) -> (R, blocks)
 
 
 def _spread(scales: Tensor, shape: torch.Size, block: BlockSize) -> Tensor:

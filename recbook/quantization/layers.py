@@ -33,6 +33,8 @@ class _QuantizedLayer(nn.Module):
 class QuantizedLinear(_QuantizedLayer):
     """Replaces an nn.Linear."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, quantized_weight: QuantizedWeight, bias: nn.Parameter | None = None):
         """The weight is (out, in); the bias (out,) stays in floats."""
         super().__init__(quantized_weight)

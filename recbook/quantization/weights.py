@@ -7,6 +7,7 @@ keeping it: so QLoRA trains beside a 4-bit base. Dettmers et al. (2023).
 
 from collections.abc import Iterator
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,26 +54,28 @@ class QuantizedWeight(nn.Module):
         """Inner products with all rows, (…, columns) -> (…, rows), differentiable in x."""
         return _Product.apply(x, self) if x.requires_grad and torch.is_grad_enabled() else self._product(x)
 
-    def product(self, x: Tensor) -> Tensor:
-        """The same without a gradient. The weight is dequantized a part at a time."""
-        if self.shape[0] * self.shape[1] <= MOST_NUMBERS_AT_ONCE:
+    def product(self, x: Tensor, at_once: int = MOST_NUMBERS_AT_ONCE) -> Tensor:
+        """The same without a gradient. The weight is dequantized a part at a time, `at_once` numbers at most."""
+        if self.shape[0] * self.shape[1] <= at_once:
             return F.linear(x, self.dequantized().to(x.dtype))
-        y = None  # allocated once: pieces between the dequantized parts would fragment the memory
-        for first, end, weight in self._parts():
+        y = x.new_empty(0)  # allocated once, below: pieces between the dequantized parts would fragment the memory
+        for first, end, weight in self._parts(at_once):
             piece = F.linear(x, weight.to(x.dtype))
-            y = piece.new_empty(*x.shape[:-1], self.shape[0]) if y is None else y
+            y = y if first else piece.new_empty(*x.shape[:-1], self.shape[0])
             y[..., first:end] = piece
         return y
 
-    _product = product  # a subclass with a kernel for its codes overrides this
+    def _product(self, x: Tensor) -> Tensor:  # a subclass with a kernel for its codes overrides this
+        return self.product(x)
 
     def back(self, grad: Tensor) -> Tensor:
         """The gradient of x, given that of the products, (…, rows) -> (…, columns)."""
-        return sum(grad[..., first:end] @ weight.to(grad.dtype) for first, end, weight in self._parts())
+        parts = (grad[..., first:end] @ weight.to(grad.dtype) for first, end, weight in self._parts())
+        return sum(parts, start=grad.new_zeros(()))
 
-    def _parts(self) -> Iterator[tuple[int, int, Tensor]]:
+    def _parts(self, at_once: int = MOST_NUMBERS_AT_ONCE) -> Iterator[tuple[int, int, Tensor]]:
         scales, (rows, columns) = self._all_scales(), self.shape
-        step = max(1, MOST_NUMBERS_AT_ONCE // columns)
+        step = max(1, at_once // columns)
         for first in range(0, rows, step):
             end = min(rows, first + step)
             yield first, end, self._between(scales, first, end)
@@ -89,13 +92,13 @@ class _Product(torch.autograd.Function):
     """x @ weight.T that saves neither x nor the weight: the gradient of x needs the codes alone."""
 
     @staticmethod
-    def forward(ctx, x, quantized):
+    def forward(ctx: Any, x: Tensor, quantized: QuantizedWeight) -> Tensor:
         ctx.quantized = quantized
         return quantized.product(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return ctx.quantized.back(grad), None
 
 

@@ -25,7 +25,8 @@ def mmr(scores: np.ndarray, similarity: np.ndarray, k: int = 10, trade: float = 
         raise ValueError(f"trade is {trade}: give a weight from 0 (only variety) to 1 (only scores)")
     spread = np.ptp(scores) if len(scores) else 0.0
     worth = trade * (scores - scores.min(initial=np.inf)) / (spread if spread > 0 else 1.0)
-    alike, picks = np.zeros(len(scores)), []
+    alike = np.zeros(len(scores))
+    picks: list[int] = []
     for place in range(min(k, len(scores))):
         value = worth - (1 - trade) * alike
         value[picks] = -np.inf

@@ -31,8 +31,10 @@ PAIR_FEATURES = (
     "price against usual",
     "shoppers alike",
 )
-RANK_FEATURES = ("rank by EASE", "rank by kNN", "rank by blend", "rank by text", "rank by 7 days", "rank by 28 days")
-RANK_FEATURES += ("rank by shoppers alike",)
+RANK_FEATURES = (
+    "rank by EASE", "rank by kNN", "rank by blend", "rank by text", "rank by 7 days", "rank by 28 days",
+    "rank by shoppers alike",
+)  # fmt: skip
 SHOPPER_FEATURES = ("share of repeats", "usual log price")  # of the shopper
 COUNTED_FEATURES = tuple(f"related: {n}" for n in RELATED_FEATURES) + tuple(f"trend: {n}" for n in ITEM_FEATURES)
 COUNTED_FEATURES += tuple(f"bought: {n}" for n in USER_ITEM_FEATURES) + tuple(f"shopper: {n}" for n in USER_FEATURES)
@@ -93,7 +95,7 @@ class CandidateFeatures:
         return np.concatenate(made, axis=2).astype(np.float32)
 
     def _pair_features(
-        self, requests: Requests, rows: np.ndarray, known: FeatureBatch, bought: np.ndarray
+        self, requests: Requests, rows: np.ndarray, known: FeatureBatch[np.ndarray], bought: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         """PAIR_FEATURES (n, N, columns), RANK_FEATURES (n, N, columns), and the shoppers' own (n, columns)."""
         N = len(self.snapshot.catalogue.codes)

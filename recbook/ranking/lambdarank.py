@@ -109,15 +109,14 @@ class LambdaRank:
         import lightgbm
 
         made = cls([], names, settings, features)
-        rows, targets, sizes = [], [], []
+        parts = []  # per cut: rows, targets, candidates per shopper
         for one in past:
             used = (one.candidates >= 0) & one.targets.any(axis=1, keepdims=True)  # (n, c): an order needs a target
-            rows.append(one.table[used][:, made.columns])
-            targets.append(one.targets[used])
-            sizes.append(used.sum(axis=1)[used.any(axis=1)])
-        if not sum(map(len, sizes)):
+            sizes = used.sum(axis=1)[used.any(axis=1)]
+            parts.append((one.table[used][:, made.columns], one.targets[used], sizes))
+        if not sum(len(sizes) for *_, sizes in parts):
             raise ValueError("no shopper of these examples bought a candidate: there is no order to learn")
-        rows, targets, sizes = (np.concatenate(parts) for parts in (rows, targets, sizes))
+        rows, targets, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
         names = [f"feature_{column}" for column in made.columns]  # LightGBM takes no commas in names
         data = lightgbm.Dataset(rows, targets, group=sizes, feature_name=names, params={"verbose": -1})
         for seed in range(settings.seed, settings.seed + settings.averaged):

@@ -62,7 +62,7 @@ class TextRanker:
             asked = vectors_of(self.index, bought).mean(axis=0) if bought else np.zeros(vectors.shape[1])
         else:
             asked = self.encode([query])[0]
-        return vectors @ (asked / max(np.linalg.norm(asked), 1e-12))
+        return vectors @ (asked / max(float(np.linalg.norm(asked)), 1e-12))
 
 
 class BlendedRanker:
@@ -77,7 +77,10 @@ class BlendedRanker:
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
         """See `Ranker.score`."""
-        return sum(weight * standardized(ranker.score(shopper, query, candidates)) for ranker, weight in self.parts)
+        scores: np.ndarray = np.zeros(len(candidates), np.float32)  # the sum is as wide as the widest scores
+        for ranker, weight in self.parts:
+            scores = scores + weight * standardized(ranker.score(shopper, query, candidates))
+        return scores
 
 
 def standardized(scores: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def save_index(index: ProductIndex, path: str | Path) -> Path:
     with whole_file(path) as file, zipfile.ZipFile(file, "w") as parts:
         parts.writestr("catalogue.json", json.dumps(about))
         with parts.open("index.faiss", "w", force_zip64=True) as stream:
-            faiss.write_index(index.faiss_index, faiss.PyCallbackIOWriter(stream.write))
+            faiss.write_index(index.faiss_index, faiss.PyCallbackIOWriter(stream.write))  # type: ignore[attr-defined]  # stubs lack it
     return path
 
 
@@ -49,7 +49,7 @@ def load_index(path: str | Path, codes: Collection[str], vectors: np.ndarray) ->
             about = json.loads(parts.read("catalogue.json"))
             _check_catalogue(path, about, codes, vectors)
             with parts.open("index.faiss") as stream:
-                faiss_index = faiss.read_index(faiss.PyCallbackIOReader(stream.read))
+                faiss_index = faiss.read_index(faiss.PyCallbackIOReader(stream.read))  # type: ignore[attr-defined]  # stubs lack it
     except (zipfile.BadZipFile, KeyError, AttributeError, json.JSONDecodeError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or no index ({error}): delete it and build the index again") from error
     return ProductIndex(pd.Index(about["codes"], dtype=object), faiss_index, about["factory"], about["fingerprint"])

@@ -37,6 +37,7 @@ class SearchParameters:
     nprobe: int = 16  # IVF: cells visited
     ef: int = 64  # HNSW: candidates kept on the walk
     refine: int = 4  # …,RFlat: times k candidates whose exact score is computed
+    scan_below: int = SCAN_BELOW  # filters: allowed products that are compared one by one instead
 
 
 class Hits(NamedTuple):
@@ -104,9 +105,9 @@ def _checked_catalogue(codes: pd.Index, vectors: np.ndarray) -> np.ndarray:
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(codes) or not len(codes):
         raise ValueError(f"{len(codes)} codes need a vector each, (n, d) with n >= 1; the vectors are {vectors.shape}")
-    if wrong := [code for code in codes if not isinstance(code, str)]:
+    if strange := [code for code in codes if not isinstance(code, str)]:
         raise ValueError(
-            f"{len(wrong)} codes are not strings, the first {wrong[0]!r}: read StockCode as text (dtype=str)"
+            f"{len(strange)} codes are not strings, the first {strange[0]!r}: read StockCode as text (dtype=str)"
         )
     if not codes.is_unique:
         raise ValueError(f"the code {codes[codes.duplicated()][0]!r} stands for more than one vector; keep one each")
@@ -143,7 +144,7 @@ def catalogue_fingerprint(codes: Collection[str], vectors: np.ndarray) -> dict[s
     """The sha256 of the codes, in their order, and of the vectors' shape and float32 values, to the bit."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     of_vectors = hashlib.sha256(repr(vectors.shape).encode())
-    of_vectors.update(vectors)
+    of_vectors.update(vectors.data)
     of_codes = hashlib.sha256(json.dumps([str(code) for code in codes]).encode())
     return {"codes": of_codes.hexdigest(), "vectors": of_vectors.hexdigest()}
 
@@ -169,7 +170,7 @@ def search_index(
     k = min(k, len(index.codes) if rows is None else len(rows))
     if k == 0:
         return Hits(np.empty((len(queries), 0), object), np.empty((len(queries), 0), np.float32))
-    if rows is not None and (len(rows) <= SCAN_BELOW or not _takes_filter(index)):
+    if rows is not None and (len(rows) <= parameters.scan_below or not _takes_filter(index)):
         return _hits(index, *_scan(index, queries, k, rows))
     scores, found = index.faiss_index.search(queries, k, params=_parameters(index.faiss_index, k, parameters, rows))
     short = (found < 0).any(axis=1)  # the cells visited, or the walk, held fewer than k: look at everything instead
@@ -233,12 +234,12 @@ def _parameters(part: Any, k: int, parameters: SearchParameters, rows: np.ndarra
     part = faiss.downcast_index(part)
     if isinstance(part, faiss.IndexRefine):
         base = _parameters(part.base_index, k, parameters, rows)
-        return faiss.IndexRefineSearchParameters(k_factor=parameters.refine, base_index_params=base)
+        return faiss.IndexRefineSearchParameters(k_factor=parameters.refine, base_index_params=base)  # type: ignore[call-arg]  # stubs lack it
     chosen = {} if rows is None else {"sel": _selector(rows, part.ntotal)}
     if isinstance(part, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=min(parameters.nprobe, part.nlist), **chosen)
+        return faiss.SearchParametersIVF(nprobe=min(parameters.nprobe, part.nlist), **chosen)  # type: ignore[call-arg]  # stubs lack it
     if isinstance(part, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=max(parameters.ef, k), **chosen)
+        return faiss.SearchParametersHNSW(efSearch=max(parameters.ef, k), **chosen)  # type: ignore[attr-defined]  # stubs lack it
     return faiss.SearchParameters(**chosen) if chosen else None
 
 
@@ -247,7 +248,8 @@ def _selector(rows: np.ndarray, products: int) -> Any:
 
     allowed = np.zeros(products, dtype=bool)
     allowed[rows] = True
-    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # one bit per product
+    bits = np.packbits(allowed, bitorder="little")  # one per product
+    return faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]  # the stubs' are the arguments of C++
 
 
 def _hits(index: ProductIndex, scores: np.ndarray, rows: np.ndarray) -> Hits:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from recbook.baselines import evaluation
+from recbook.baskets.log import DAY
 from recbook.baskets.model import DEFAULT_BASKET_GPT, BasketGPT
 from recbook.baskets.network import BasketGPTConfig
 from recbook.distillation import labels
@@ -18,7 +19,6 @@ from recbook.ranking.candidates import Snapshot
 from recbook.ranking.features import CandidateFeatures
 from recbook.ranking.lambdarank import LambdaRank, LambdaRankConfig, ranking_examples
 
-ONE_DAY = pd.Timedelta(days=1)
 LARGEST_GAP = pd.Timedelta(days=60)  # between nearly all receipts and the last ones: a larger one is a mistyped date
 
 
@@ -36,11 +36,11 @@ class RecommenderConfig:
     @classmethod
     def tiny(cls) -> "RecommenderConfig":
         """Models that hardly learn, in seconds: to test that everything runs."""
-        narrator = dict(words=700, cards=1, prompts=50, sentences=50, steps=5, pairs=50, style_steps=5)
+        narrator = NarratorConfig(words=700, cards=1, prompts=50, sentences=50, steps=5, pairs=50, style_steps=5)
         baskets, student = (
             replace(one, epochs=0.1, width=16, layers=1) for one in (DEFAULT_BASKET_GPT, STUDENT_CONFIG)
         )
-        return cls(baskets, LambdaRankConfig(trees=5, averaged=1), student, NarratorConfig(**narrator), months=1)
+        return cls(baskets, LambdaRankConfig(trees=5, averaged=1), student, narrator, months=1)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as a dictionary for JSON."""
@@ -67,7 +67,7 @@ def day_after_last(receipts: pd.DataFrame) -> pd.Timestamp:
     if last - usual > LARGEST_GAP:
         found = f"the last receipts are of {last:%Y-%m-%d}, nearly all others of {usual:%Y-%m-%d} or before"
         raise ValueError(f"{found}: is the date right? Mend or remove those lines")
-    return last.normalize() + ONE_DAY
+    return last.normalize() + DAY
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pandas as pd
 
 from recbook.baselines import evaluation
 from recbook.baskets.catalogue import Catalogue, History
+from recbook.baskets.log import DAY
 from recbook.baskets.model import BasketGPT
 from recbook.cleaning import receipts as rc
 from recbook.embeddings.encoder import encode
@@ -21,7 +22,7 @@ from recbook.narratives.fact_store import GUEST, NEW_FOR, FactStore
 from recbook.narratives.narrator import Narrator
 from recbook.ranking.lambdarank import LambdaRank
 from recbook.ranking.rankers import Shopper
-from recbook.system.build import ONE_DAY, RecommenderConfig, day_after_last, fit_lambdarank, fit_student, timed_stage
+from recbook.system.build import RecommenderConfig, day_after_last, fit_lambdarank, fit_student, timed_stage
 from recbook.system.files import RecommenderParts, load_recommender, save_recommender
 from recbook.system.retrieve_and_rank import TwoStageRecommender
 
@@ -186,7 +187,9 @@ class Recommender:
         known = [(min(date, asked), [code for code in codes if code in column]) for date, codes in baskets]
         return Shopper([basket for basket in known if basket[1]], asked, country or self.countries.get(customer, ""))
 
-    def _baskets(self, customer: int | None, history: History | Sequence[str] | None, when: str | None) -> Baskets:
+    def _baskets(
+        self, customer: int | None, history: History | Sequence[str] | None, when: str | pd.Timestamp | None
+    ) -> Baskets:
         """The shopper's baskets: dates and codes, also of products that are no longer on sale."""
         if customer is not None and history is not None:
             raise ValueError("give a customer or a history, not both: a customer's history is in the receipts")
@@ -197,12 +200,12 @@ class Recommender:
         if history is None or not len(history):
             return []
         if not isinstance(history, str) and all(isinstance(entry, str) for entry in history):
-            history = [(self._as_of(when), history)]
+            history = [(self._as_of(when), list(map(str, history)))]
         entries = self.products.entries(history)
         if any(entry.date is None for entry in entries):
             example = "[('2011-10-03', ['22423']), …]"
             raise ValueError(f"several baskets need their dates, {example}; or give one list of products")
-        end = self._as_of(when).normalize() + ONE_DAY  # a basket of today may have a time of day
+        end = self._as_of(when).normalize() + DAY  # a basket of today may have a time of day
         self.products.dated(entries, 0.0, end, 0.0)  # ValueError: not oldest first, or after today
         return [(entry.date, self.products.codes[entry.items].tolist()) for entry in entries]
 

@@ -112,7 +112,7 @@ class TwoStageRecommender:
             lists = {name: rank(values[None], max(most, MOST_CANDIDATES), allowed[None, : self.known])[0]}
             return lambda columns: values[self.nearest_known[columns]].mean(axis=1), lists
         requests = self.snapshot.online([shopper])
-        gpt = self.snapshot.gpt(requests)
+        gpt = self.model.score_log(requests.log, requests.rows)
         lists = {name: ranking[0] for name, ranking in self.snapshot.channels(requests, PER_CHANNEL).items()}
         lists[GPT_CHANNEL] = rank(gpt, most, allowed[None, : self.known])[0]
 

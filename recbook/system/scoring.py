@@ -5,8 +5,13 @@ import re
 import shlex
 import sys
 import time
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from recbook.baselines.evaluation import Split
 
 EMBEDDED = "embedded"  # the embedded shop's name on the command line
 SUSPICIOUS_SHARE = 0.05  # share of customers' lines whose codes are no product's: above it, warn that codes may differ
@@ -49,7 +54,7 @@ def _gpt() -> dict:
         remedy = "install 'recbook[receipts,embeddings,language]', or measure the baselines alone with --baselines"
         raise ValueError(f"the GPT needs {error.name}: {remedy}") from error
 
-    def score(split):
+    def score(split: "Split") -> np.ndarray:
         try:
             return basket_gpt_scores(split, progress=True)
         except ValueError as error:

@@ -12,7 +12,7 @@ written by its text alone.
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ class Product(NamedTuple):
 
 Part = str | Control | Product
 Document = list[Part]
+Row = Any  # of a table: `itertuples` makes the type at run time, from the columns
 
 
 def product_cards(receipts: pd.DataFrame, vocabulary: Vocabulary) -> Iterator[list[int]]:
@@ -66,7 +67,7 @@ def document_texts(receipts: pd.DataFrame) -> Iterator[str]:
 
 def build_vocabulary(receipts: pd.DataFrame, size: int = 2048) -> Vocabulary:
     """A vocabulary learned from the documents: `size` text tokens at most, then one token per product, by code."""
-    return Vocabulary(learn_bpe(document_texts(receipts), size), sorted(receipts["code"].unique()))
+    return Vocabulary(learn_bpe(document_texts(receipts), size), tuple(sorted(receipts["code"].unique())))
 
 
 def encode_document(document: Document, vocabulary: Vocabulary) -> list[int]:
@@ -121,11 +122,12 @@ def _baskets(receipts: pd.DataFrame) -> Iterator[Document]:
     columns = ["invoice", "date", "country", "code", "description", "quantity", "price"]
     rows = zip(*(lines[column].tolist() for column in columns), strict=True)
     for _, basket in groupby(rows, key=itemgetter(0)):
-        document = []
+        document: Document = []
         for _, date, country, code, description, quantity, price in basket:
             document = document or [Control("<|basket|>"), f" {format_day(date)}, {country}."]
-            document += [Product(code), f" {sentence_case(description)}, {quantity} at {format_pounds(price)};"]
-        document[-1] = document[-1][:-1] + "."
+            line = f" {sentence_case(description)}, {quantity} at {format_pounds(price)}"
+            document += [Product(code), line + ";"]
+        document[-1] = line + "."
         yield document
 
 
@@ -150,7 +152,7 @@ def _narratives(receipts: pd.DataFrame) -> Iterator[Document]:
         yield from (history + reason for reason in reasons)
 
 
-def _introduction(shopper: tuple, way: int) -> str:
+def _introduction(shopper: Row, way: int) -> str:
     first, last, country = format_day(shopper.first), format_day(shopper.last), shopper.country
     if shopper.baskets == 1:
         return [f" One basket, on {first}, {country}:", f" {country}. 1 basket, on {first}:"][way % 2]
@@ -161,16 +163,17 @@ def _introduction(shopper: tuple, way: int) -> str:
     ][way]
 
 
-def _list(most: list[tuple], shopper: tuple, names: dict[str, str]) -> Document:
+def _list(most: list[Row], shopper: Row, names: dict[str, str]) -> Document:
     """The favourites, each with the number of baskets that held it, if there are several."""
-    parts = []
+    parts: Document = []
     for favourite in most:
         often = f", in {how_many(favourite.baskets, 'basket')}" if shopper.baskets > 1 else ""
-        parts += [Product(favourite.code), f" {names[favourite.code]}{often};"]
-    return [*parts[:-1], parts[-1][:-1] + "."]
+        text = f" {names[favourite.code]}{often}"
+        parts += [Product(favourite.code), text + ";"]
+    return [*parts[:-1], text + "."]
 
 
-def _by_count(favourite: tuple, shopper: tuple, names: dict[str, str], way: int) -> Document:
+def _by_count(favourite: Row, shopper: Row, names: dict[str, str], way: int) -> Document:
     name, of = names[favourite.code], f"{favourite.baskets} of {how_many(shopper.baskets, 'basket')}"
     reasons = [
         f": bought in {of}, last on {format_day(favourite.date)}.",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TOKENS_SIGNATURE = b"recbook tokens\n"
 HEADER_BYTES = 256
 TOKENS_FORMAT = 1
-END_TOKEN = "<|end|>"
+DOCUMENT_END = "<|end|>"
 
 
 def dtype_for(vocabulary: Vocabulary) -> np.dtype:
@@ -36,7 +36,7 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocabular
     Documents are streamed, so a corpus may be larger than memory. The file is there whole, or not at all. ValueError if
     an id is not of the vocabulary, or if there is no document.
     """
-    dtype, end, count = dtype_for(vocabulary), vocabulary.control[END_TOKEN], 0
+    dtype, end, count = dtype_for(vocabulary), vocabulary.control[DOCUMENT_END], 0
     with whole_file(path) as file:
         file.write(bytes(HEADER_BYTES))  # its place; the count is known at the end
         for document in documents:

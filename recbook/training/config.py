@@ -57,7 +57,8 @@ def make_optimizers(model: nn.Module, settings: TrainingConfig) -> list[torch.op
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    made = [torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)]
+    adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    made: list[torch.optim.Optimizer] = [adam]
     if inner:
         if not hasattr(torch.optim, "Muon"):
             raise RuntimeError(

@@ -21,7 +21,7 @@ def has_bfloat16(device: torch.device | str) -> bool:
 
 
 def join_processes(device: torch.device | str = "cpu") -> tuple[int, int]:
-    """This process's rank and the number of processes: (0, 1), unless `torchrun` started several."""
+    """The rank of this process and the number of all: (0, 1), unless `torchrun` started several."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
@@ -31,14 +31,16 @@ def join_processes(device: torch.device | str = "cpu") -> tuple[int, int]:
 
 def all_reduce_gradients(parameters: list[nn.Parameter], total: Tensor) -> None:
     """Replace the parameters' gradients, and `total`, by their sums over all processes, in one message."""
+    gradients: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is None:  # no target of this process counted
             parameter.grad = torch.zeros_like(parameter)
-    flat = torch.cat([parameter.grad.flatten() for parameter in parameters] + [total.reshape(1)])
+        gradients.append(parameter.grad)
+    flat = torch.cat([gradient.flatten() for gradient in gradients] + [total.reshape(1)])
     dist.all_reduce(flat)
-    *sums, whole = flat.split([parameter.numel() for parameter in parameters] + [1])
-    for parameter, summed in zip(parameters, sums, strict=True):
-        parameter.grad.copy_(summed.view_as(parameter))  # (numbers,) -> the parameter's shape
+    *sums, whole = flat.split([gradient.numel() for gradient in gradients] + [1])
+    for gradient, summed in zip(gradients, sums, strict=True):
+        gradient.copy_(summed.view_as(gradient))  # (numbers,) -> the parameter's shape
     total.copy_(whole[0])
 
 

@@ -8,14 +8,15 @@ Started by `torchrun`, the same loop shares each batch among the processes.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from recbook.gpt.model import GPT
 from recbook.storage import whole_file
 from recbook.training import checkpoints
 from recbook.training.config import TrainingConfig, learning_rate_schedule, make_optimizers
@@ -23,7 +24,7 @@ from recbook.training.distributed import all_reduce_gradients, broadcast_weights
 from recbook.training.progress import ProgressLine
 
 TrainingBatch = tuple[Tensor, ...]
-LossFunction = Callable[[nn.Module, TrainingBatch], Tensor]
+LossFunction = Callable[[Any, TrainingBatch], Tensor]  # of the model that is trained, whatever its class
 
 
 class TrainingData(Protocol):
@@ -36,16 +37,23 @@ class TrainingData(Protocol):
         """
 
 
+class ValidationData(Protocol):
+    """What `validation_loss` needs of data."""
+
+    def blocks(self, size: int) -> Iterable[TrainingBatch]:
+        """All (tokens, targets), each target once, in batches of at most `size` examples."""
+
+
 class TrainingDiverged(RuntimeError):
     """Loss or gradient is not a finite number any more; the message names the step and the last good checkpoint."""
 
 
-def next_token_loss(model: nn.Module, batch: TrainingBatch) -> Tensor:
+def next_token_loss(model: GPT, batch: TrainingBatch) -> Tensor:
     """The loss of a language model: mean nats per target, from (tokens, targets), both (B, T)."""
     return model.loss(*batch)
 
 
-def validation_loss(model: nn.Module, windows, size: int = 32) -> dict[str, float]:
+def validation_loss(model: GPT, windows: ValidationData, size: int = 32) -> dict[str, float]:
     """`{"validation_loss": nats per target}` over all of `windows.blocks(size)`: every target once, in float32."""
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
@@ -72,8 +80,8 @@ def train(
     folder: str | Path | None = None,
     *,
     loss: LossFunction = next_token_loss,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
-    sample: Callable[[nn.Module], str] | None = None,
+    validate: Callable[[Any], dict[str, float]] | None = None,
+    sample: Callable[[Any], str] | None = None,
     track: Callable[[dict], None] | None = None,
     progress: bool = True,
 ) -> list[dict]:

@@ -6,10 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from recbook.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 def track_with_mlflow(
@@ -66,7 +71,7 @@ def _metrics(figures: dict) -> list:
     return [Metric(key, value, now, step) for key, value in figures.items() if isinstance(value, int | float)]
 
 
-def _store(folder: str | Path, experiment: str):
+def _store(folder: str | Path, experiment: str) -> "tuple[MlflowClient, str]":
     """A client of the store in a folder, and the experiment's id there; both are made if missing."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     try:
@@ -83,13 +88,13 @@ def _store(folder: str | Path, experiment: str):
     return client, place
 
 
-def _named(client, place: str, name: str) -> list:
+def _named(client: "MlflowClient", place: str, name: str) -> "list[Run]":
     """The runs of a name, latest first."""
     found = client.search_runs([place], order_by=["attributes.start_time DESC"])
     return [run for run in found if run.info.run_name == name]
 
 
-def _unfinished(client, place: str, settings: TrainingConfig, name: str | None):
+def _unfinished(client: "MlflowClient", place: str, settings: TrainingConfig, name: str | None) -> "Run | None":
     wanted = {key: str(value) for key, value in asdict(settings).items()}
     for run in _named(client, place, name) if name else []:
         if run.info.status == "RUNNING" and run.data.params == wanted:

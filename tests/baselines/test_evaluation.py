@@ -1,6 +1,5 @@
 """Evaluation against hand-computed cases, limits, ranx, scipy and scikit-learn; results on record; no leak."""
 
-import json
 import warnings
 
 import numpy as np
@@ -13,7 +12,6 @@ from sklearn.metrics.pairwise import cosine_similarity
 from recbook.baselines import evaluation, intervals, metrics
 from recbook.baselines import results as results_files
 from recbook.baselines.results import (
-    _plain,
     commit,
     describe_data,
     has_results,
@@ -332,18 +330,19 @@ def test_no_data_proves_nothing():
     assert low.tolist() == pytest.approx([nan, nan, 1], nan_ok=True) and high[2] == 3
 
 
-def test_resampling_in_blocks_changes_nothing(monkeypatch):
-    """Many shoppers are drawn a few resamples at a time; bytes hold what multinomial gives."""
+def test_resampling_draws_shoppers_with_replacement_and_in_blocks_the_same():
+    """Many shoppers are drawn a few resamples at a time; what is kept in bytes is what multinomial gives."""
     values = np.random.default_rng(6).normal(size=(300, 2))
     values[::3, 1] = np.nan
     whole, duel = intervals.bootstrap(values), intervals.paired(*values.T)
     drawn = np.random.default_rng(0).multinomial(300, np.full(300, 1 / 300), size=1000)
-    assert (intervals._resamples(300, 1000, 0) == drawn).all()
-    monkeypatch.setattr(intervals, "RESAMPLED_AT_ONCE", 300 * 64)
-    intervals._resamples.cache_clear()
-    np.testing.assert_allclose(intervals.bootstrap(values), whole, rtol=1e-12)
-    np.testing.assert_allclose(intervals.paired(*values.T)[:3], duel[:3], rtol=1e-12)
-    assert intervals.paired(*values.T).p_value == pytest.approx(duel.p_value, abs=0.02)
+    limits = np.quantile(drawn @ values[:, 0] / 300, [0.025, 0.975])
+    np.testing.assert_allclose([whole[1][0], whole[2][0]], limits, rtol=1e-12)
+    few = 300 * 64
+    np.testing.assert_allclose(intervals.bootstrap(values, at_once=few), whole, rtol=1e-12)
+    in_blocks = intervals.paired(*values.T, at_once=few)
+    np.testing.assert_allclose(in_blocks[:3], duel[:3], rtol=1e-12)
+    assert in_blocks.p_value == pytest.approx(duel.p_value, abs=0.02)
 
 
 def test_paired_false_alarms_are_as_rare_as_promised():
@@ -352,7 +351,7 @@ def test_paired_false_alarms_are_as_rare_as_promised():
     assert 0.01 <= np.mean(np.array(p_values) < 0.05) <= 0.10
 
 
-def test_scoreboard_is_tidy(tiny):
+def test_scoreboard_is_tidy(tiny, tmp_path):
     heard = []
     methods = {"best": lambda split: split.targets.toarray().astype(float), "none": lambda split: np.zeros((2, 3))}
     board = evaluation.scoreboard(tiny, methods, k=2, announce=heard.append)
@@ -364,7 +363,7 @@ def test_scoreboard_is_tidy(tiny):
     assert set(behind["method"]) == {"none"} and behind.loc["all", "value"] == pytest.approx(ndcg["none", "all"] - 1)
     rows = evaluation.result_rows(board, tiny)
     assert rows[0] == {"split": "all", "metric": "shoppers", "value": 2, "cut": "2011-02-01"}
-    json.dumps(rows, allow_nan=False, default=_plain)
+    save_results("board", rows, command="c", data=DATA, seconds=1, folder=tmp_path)  # all of it can be kept
 
 
 # --- Results on record -------------------------------------------------------------------------------------------
@@ -374,7 +373,9 @@ DATA = {"name": "a shop", "sha256": "0" * 64, "rows": 3}
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(results_files, "_checkout_results", lambda: tmp_path / "results")
+    """The results of an empty checkout that the package seems to run from."""
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(results_files.freshness, "PACKAGE", tmp_path / "recbook")
     return tmp_path / "results"
 
 

@@ -274,7 +274,7 @@ def bounded(source: str, plots: set[str]) -> bool:
 
 
 def anatomy(notebook, chapter: str) -> list[str]:
-    """What DESIGN asks of every chapter, where it asks for it."""
+    """What the book asks of every chapter, where it asks for it."""
     if len(notebook.cells) < 4:
         return ["there is no room for title, setup cell, opening and outcomes"]
     first, setup, opening, outcomes = (cell.source for cell in notebook.cells[:4])

@@ -1,4 +1,4 @@
-"""recbook doctor: what is installed, needed, cached; true, fast, and not to be broken by a broken package."""
+"""recbook doctor: what is installed, needed, missing; true, fast, and not to be broken by a broken package."""
 
 import argparse
 import ast
@@ -47,11 +47,11 @@ def world(monkeypatch, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "lessons_py").glob("[0-9]*.py")), ids=lambda path: path.stem)
 def test_a_chapter_needs_what_its_first_cell_installs(path):
     asked = re.search(r"'recbook\[([\w,]+)\]==", path.read_text(encoding="utf-8"))
-    assert doctor.CHAPTERS[path.stem] == asked[1]
+    assert doctor.CHAPTER_EXTRAS[path.stem] == asked[1]
 
 
 def test_the_extras_of_chapters_are_extras_of_the_project():
-    extras = {extra for text in (*doctor.CHAPTERS.values(), doctor.COMMANDS) for extra in text.split(",")}
+    extras = {extra for text in (*doctor.CHAPTER_EXTRAS.values(), doctor.COMMANDS) for extra in text.split(",")}
     assert extras <= set(PROJECT["optional-dependencies"]) and extras == set(
         re.search(r"\[(.+)\]", PROJECT["optional-dependencies"]["all"][0])[1].split(",")
     )

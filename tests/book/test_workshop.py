@@ -180,7 +180,7 @@ def test_the_assistant_is_built_once_and_again_when_it_should_be_another(small_c
     monkeypatch.setattr(workshop, "ASSISTANT_LISTS", 11)
     workshop.assistant_base()
     assert built(capsys) == {"assistant's reading", "assistant base"}
-    monkeypatch.setattr(workshop, "fingerprint", lambda *modules: "of other code")
+    monkeypatch.setattr(workshop, "_code", lambda function: "of other code")
     workshop.assistant_base()
     assert "assistant's reading" in built(capsys)
 

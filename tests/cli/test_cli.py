@@ -558,7 +558,7 @@ def test_a_damaged_folder_is_found_out(built, tmp_path, capsys):
     assert "manifest.json" in capsys.readouterr().err
 
 
-# DESIGN's figures on the real log at 2011-11-09: NDCG@10 all, repeat, explore.
+# Published figures on the real log at 2011-11-09: NDCG@10 all, repeat, explore.
 PUBLISHED = {
     "recent popularity": (0.119, 0.411, 0.074),
     "text profile": (0.161, None, 0.060),

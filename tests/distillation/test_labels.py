@@ -81,10 +81,9 @@ def test_offline_labels_are_those_of_online_requests(shop, everybody):
         assert np.allclose(label.scores, everybody[row].scores) and label.history == everybody[row].history
 
 
-def test_blocks_of_shoppers_change_nothing(shop, everybody, monkeypatch):
+def test_blocks_of_shoppers_change_nothing(shop, everybody):
     split, features, ranker = shop
-    monkeypatch.setattr(labels, "LABELLED_AT_ONCE", 7)
-    again = labels.label_snapshot(ranker, features, 6, later=split)
+    again = labels.label_snapshot(ranker, features, 6, later=split, at_once=7)
     assert [(a.history, a.recommendations, a.action) for a in again] == [
         (a.history, a.recommendations, a.action) for a in everybody
     ]

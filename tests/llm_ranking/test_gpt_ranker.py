@@ -12,7 +12,7 @@ pytest.importorskip("tiktoken")
 
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
-from recbook.llm_ranking import gpt_ranker, prompts
+from recbook.llm_ranking import prompts
 from recbook.llm_ranking.gpt_ranker import (
     AFTER_LIST,
     AFTER_QUESTION,
@@ -23,6 +23,7 @@ from recbook.llm_ranking.gpt_ranker import (
     order_sensitivity,
     permuted_scores,
     rank_by_place,
+    read_scores,
     teach_ranker,
     visible_positions,
     yes_and_no,
@@ -108,13 +109,18 @@ def test_it_changes_scores_in_the_plain_one(model, reading):
     assert order_sensitivity(scores) > 1e-3
 
 
-@pytest.mark.parametrize("left_out", ["mask", "positions"])
-def test_mask_or_positions_alone_let_order_in(model, left_out, monkeypatch):
-    if left_out == "mask":
-        monkeypatch.setattr(gpt_ranker, "visible_positions", lambda blocks: None)
-    else:
-        monkeypatch.setattr(gpt_ranker, "_shared_positions", lambda prompt, sizes: np.arange(len(prompt.tokens)))
-    _, scores = permuted_scores(ranker(model, AFTER_QUESTION, True), ANN, None, LIST, orders=6)
+@pytest.mark.parametrize(("mask", "positions"), [(True, False), (False, True)])
+@torch.no_grad()
+def test_mask_or_positions_alone_let_order_in(model, mask, positions):
+    class Half:
+        """A ranker with only one of the two things that make the layout invariant."""
+
+        def score(self, shopper, query, candidates):
+            prompt = prompts.fitted_prompt(shopper, query, candidates, VOCABULARY, 400)
+            lists = lay_out([prompt], 257, invariant=positions)
+            return read_scores(model, lists, mask, AFTER_QUESTION, *yes_and_no(VOCABULARY))[0].numpy()
+
+    _, scores = permuted_scores(Half(), ANN, None, LIST, orders=6)
     assert np.abs(scores - scores[0]).max() > 0.05
 
 

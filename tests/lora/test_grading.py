@@ -5,8 +5,6 @@ import pytest
 
 pytest.importorskip("tiktoken")
 
-from recbook.cleaning import receipts as rc
-from recbook.cleaning import shop
 from recbook.lora import instructions
 from recbook.lora.grading import NOTE, OR, grade_answer, parse_answer
 from recbook.lora.instructions import STYLES, Instruction
@@ -62,11 +60,9 @@ def with_text(parts: list, place: int, text: str) -> list:
 
 
 @pytest.fixture(scope="module")
-def tables() -> list[pd.DataFrame]:
+def tables(clean_receipts, goods) -> list[pd.DataFrame]:
     """The goods of the embedded shop, by the truth and by the descriptions."""
-    simulated = shop.simulate()
-    receipts = rc.clean(simulated.receipts).receipts
-    return [instructions.goods_table(receipts, truth) for truth in (simulated.products, None)]
+    return [goods, instructions.goods_table(clean_receipts)]
 
 
 @pytest.mark.parametrize("part", ["learned", "held_out"])

@@ -8,41 +8,37 @@ import pandas as pd
 import pytest
 
 from recbook.cleaning import receipts as rc
-from recbook.cleaning import shop
 from recbook.lora import instructions
 from recbook.lora.instructions import ASKED_ATTRIBUTES, CLOSE_PRODUCTS, FEWEST_PICKS, MOST_PICKS, STYLES
 from recbook.tokens import documents
 from recbook.tokens.documents import Control, Product
 
-CLEAN = rc.clean(shop.simulate().receipts).receipts
-TRUTH = shop.simulate().products
-TABLE = instructions.goods_table(CLEAN, TRUTH)
 LEARNED, HELD_OUT = instructions.wording("learned"), instructions.wording("held_out")
 
 
 @pytest.fixture(scope="module")
-def written() -> list[instructions.Instruction]:
-    return instructions.write_instructions(TABLE, 600, LEARNED)
+def written(goods) -> list[instructions.Instruction]:
+    return instructions.write_instructions(goods, 600, LEARNED)
 
 
 # The goods
 
 
-def test_the_goods_are_those_of_the_receipts():
-    catalogue = rc.catalogue(CLEAN)
-    assert list(TABLE.index) == list(catalogue.index) and TABLE.index.is_unique
-    assert (TABLE["price"] == catalogue["price"]).all()
-    assert list(TABLE) == ["name", "price", *ASKED_ATTRIBUTES]
-    assert not TABLE.isna().any().any() and (TABLE["name"] != "").all()
+def test_the_goods_are_those_of_the_receipts(clean_receipts, goods):
+    catalogue = rc.catalogue(clean_receipts)
+    assert list(goods.index) == list(catalogue.index) and goods.index.is_unique
+    assert (goods["price"] == catalogue["price"]).all()
+    assert list(goods) == ["name", "price", *ASKED_ATTRIBUTES]
+    assert not goods.isna().any().any() and (goods["name"] != "").all()
 
 
-def test_attributes_are_those_of_the_truth_in_a_word():
-    truth = TRUTH.loc[TABLE.index]
-    assert (TABLE["occasion"] == truth["occasion"]).all()
+def test_attributes_are_those_of_the_truth_in_a_word(shop, goods):
+    truth = shop.products.loc[goods.index]
+    assert (goods["occasion"] == truth["occasion"]).all()
     for name in ("colour", "kind"):
-        for value, whole in zip(TABLE[name], truth[name], strict=True):
+        for value, whole in zip(goods[name], truth[name], strict=True):
             assert whole.endswith(value)
-    kinds = TABLE.groupby(truth["kind"])["kind"].first()
+    kinds = goods.groupby(truth["kind"])["kind"].first()
     assert kinds["maxi dress"] == kinds["short dress"] == "dress"
     assert kinds["pair of gloves"] == "gloves"
 
@@ -52,11 +48,11 @@ LEAST = {"colour": (0.95, 0.95), "kind": (0.9, 0.95), "occasion": (0.2, 0.7)}
 
 
 @pytest.mark.parametrize("name", ASKED_ATTRIBUTES)
-def test_what_descriptions_tell_is_mostly_the_truth(name):
-    found = instructions.goods_table(CLEAN)
+def test_what_descriptions_tell_is_mostly_the_truth(clean_receipts, goods, name):
+    found = instructions.goods_table(clean_receipts)
     known = found[name] != ""
-    last = {column: table[name].str.lower().str.split().str[-1] for column, table in (("f", found), ("t", TABLE))}
-    right = (last["f"] == last["t"].str.replace("t-", "")) if name == "kind" else found[name] == TABLE[name]
+    last = {column: table[name].str.lower().str.split().str[-1] for column, table in (("f", found), ("t", goods))}
+    right = (last["f"] == last["t"].str.replace("t-", "")) if name == "kind" else found[name] == goods[name]
     assert known.mean() > LEAST[name][0]
     assert right[known].mean() > LEAST[name][1]
 
@@ -107,32 +103,32 @@ def test_held_out_ways_to_ask_are_others():
         instructions.wording("test")
 
 
-def test_held_out_requests_are_never_written_for_learning(written):
+def test_held_out_requests_are_never_written_for_learning(goods, written):
     asked = {instruction.request for instruction in written}
-    assert not asked & {instruction.request for instruction in instructions.write_instructions(TABLE, 600, HELD_OUT)}
+    assert not asked & {instruction.request for instruction in instructions.write_instructions(goods, 600, HELD_OUT)}
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_parts_hold_every_product_once_and_families_together(share, seed):
-    learn, held = instructions.split_goods(TABLE, share, seed)
-    assert sorted([*learn.index, *held.index]) == sorted(TABLE.index)
+def test_parts_hold_every_product_once_and_families_together(goods, share, seed):
+    learn, held = instructions.split_goods(goods, share, seed)
+    assert sorted([*learn.index, *held.index]) == sorted(goods.index)
 
     def families(part):
         return {re.match(r"\d*", code).group() or code for code in part.index}
 
     assert not families(learn) & families(held)
-    assert len(families(held)) == round(share * len(families(TABLE)))
-    pd.testing.assert_frame_equal(held, TABLE.loc[held.index])
+    assert len(families(held)) == round(share * len(families(goods)))
+    pd.testing.assert_frame_equal(held, goods.loc[held.index])
 
 
-def test_parts_go_by_the_seed():
-    first, again, other = (instructions.split_goods(TABLE, 0.2, seed)[1].index for seed in (0, 0, 1))
+def test_parts_go_by_the_seed(goods):
+    first, again, other = (instructions.split_goods(goods, 0.2, seed)[1].index for seed in (0, 0, 1))
     assert list(first) == list(again) != list(other)
 
 
-def test_codes_without_digits_are_families_of_their_own():
-    table = TABLE.head(6).set_axis(["1A", "1B", "POST", "DOT", "2", "2C"])
+def test_codes_without_digits_are_families_of_their_own(goods):
+    table = goods.head(6).set_axis(["1A", "1B", "POST", "DOT", "2", "2C"])
     for seed in range(20):
         _, held = instructions.split_goods(table, 0.5, seed)
         assert len(held) in (2, 3, 4) and ("1A" in held.index) == ("1B" in held.index)
@@ -144,15 +140,15 @@ def test_codes_without_digits_are_families_of_their_own():
 # Writing
 
 
-def test_instructions_go_by_the_seed(written):
-    assert instructions.write_instructions(TABLE, 600, LEARNED) == written
-    assert instructions.write_instructions(TABLE, 50, LEARNED) == written[:50]
-    assert instructions.write_instructions(TABLE, 50, LEARNED, seed=1) != written[:50]
+def test_instructions_go_by_the_seed(goods, written):
+    assert instructions.write_instructions(goods, 600, LEARNED) == written
+    assert instructions.write_instructions(goods, 50, LEARNED) == written[:50]
+    assert instructions.write_instructions(goods, 50, LEARNED, seed=1) != written[:50]
 
 
-def check(instruction: instructions.Instruction, goods: dict[str, dict]) -> None:
+def check(instruction: instructions.Instruction, rows: dict[str, dict]) -> None:
     """All that an instruction promises, counted again product by product."""
-    shared = {code: sum(row[name] == value for name, value in instruction.asked.items()) for code, row in goods.items()}
+    shared = {code: sum(row[name] == value for name, value in instruction.asked.items()) for code, row in rows.items()}
     meets = {code for code, count in shared.items() if count == len(instruction.asked)}
     assert instruction.asked and all(name in ASKED_ATTRIBUTES and value for name, value in instruction.asked.items())
     assert set(instruction.picks) <= meets and not set(instruction.close) & meets
@@ -163,18 +159,19 @@ def check(instruction: instructions.Instruction, goods: dict[str, dict]) -> None
     assert [shared[code] for code in instruction.close] == nearest[:CLOSE_PRODUCTS]  # none of the others comes closer
 
 
-def test_picks_meet_all_that_is_asked_and_what_comes_close_does_not(written):
-    goods = TABLE.to_dict("index")
+def test_picks_meet_all_that_is_asked_and_what_comes_close_does_not(goods, written):
+    rows = goods.to_dict("index")
     for instruction in written:
-        check(instruction, goods)
+        check(instruction, rows)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_of_goods_held_out_and_of_goods_without_truth(seed):
-    _, held = instructions.split_goods(TABLE, 0.25, seed)
-    for table in (held, instructions.goods_table(CLEAN)):
+def test_the_same_of_goods_held_out_and_of_goods_without_truth(clean_receipts, goods, seed):
+    _, held = instructions.split_goods(goods, 0.25, seed)
+    for table in (held, instructions.goods_table(clean_receipts)):
+        rows = table.to_dict("index")
         for instruction in instructions.write_instructions(table, 60, HELD_OUT, seed):
-            check(instruction, table.to_dict("index"))
+            check(instruction, rows)
 
 
 def test_what_was_found_is_drawn_in_no_order_of_the_shop():
@@ -234,24 +231,24 @@ def products(parts: documents.Document) -> list[str]:
     return [part.code for part in parts if isinstance(part, Product)]
 
 
-def test_a_prompt_holds_the_request_and_what_was_found_with_prices(written):
+def test_a_prompt_holds_the_request_and_what_was_found_with_prices(goods, written):
     for instruction in written[:50]:
-        parts = instructions.prompt(instruction.request, instruction.picks, instruction.close, TABLE)
+        parts = instructions.prompt(instruction.request, instruction.picks, instruction.close, goods)
         first, request, second, *listing, last = parts
         assert [part.name for part in (first, second, last)] == ["<|request|>", "<|product|>", "<|answer|>"]
         assert request == f" {instruction.request}"
         listing.remove(" Close:")
         assert products(parts) == products(listing[::2]) == list(instruction.found)
         for code, text in zip(instruction.found, listing[1::2], strict=True):
-            assert text.startswith(f" {TABLE.at[code, 'name']}, ")
-            assert documents.format_pounds(TABLE.at[code, "price"]) in text
-            if occasion := TABLE.at[code, "occasion"]:
+            assert text.startswith(f" {goods.at[code, 'name']}, ")
+            assert documents.format_pounds(goods.at[code, "price"]) in text
+            if occasion := goods.at[code, "occasion"]:
                 assert instructions.for_occasion(occasion) in text
 
 
-def test_every_found_product_stands_once_and_the_picks_before_what_comes_close(written):
+def test_every_found_product_stands_once_and_the_picks_before_what_comes_close(goods, written):
     for instruction in written[:50]:
-        parts = instructions.prompt(instruction.request, instruction.picks, instruction.close, TABLE)
+        parts = instructions.prompt(instruction.request, instruction.picks, instruction.close, goods)
         split = parts.index(" Close:")
         assert products(parts[:split]) == list(instruction.picks)
         assert products(parts[split:]) == list(instruction.close)
@@ -286,31 +283,31 @@ def test_a_prompt_by_hand():
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_an_answer_names_the_picks_in_order_and_ends_with_what_comes_closest(written, style):
+def test_an_answer_names_the_picks_in_order_and_ends_with_what_comes_closest(goods, written, style):
     for instruction in written[:50]:
-        parts = instructions.answer(instruction, TABLE, style)
+        parts = instructions.answer(instruction, goods, style)
         closest = instruction.close[0]
         assert products(parts) == products(parts[::2]) == [*instruction.picks, closest]
         assert all(isinstance(text, str) for text in parts[1::2])
         assert parts[-3].endswith(" Or:") and parts[-2] == Product(closest)
-        assert parts[-1].startswith(f" {TABLE.at[closest, 'name']}: ")
-        assert documents.format_pounds(TABLE.at[closest, "price"]) in parts[-1]
+        assert parts[-1].startswith(f" {goods.at[closest, 'name']}: ")
+        assert documents.format_pounds(goods.at[closest, "price"]) in parts[-1]
 
 
-def test_styles_tell_the_same_facts_in_other_words(written):
+def test_styles_tell_the_same_facts_in_other_words(goods, written):
     for instruction in written[:50]:
-        terse, warm = (instructions.answer(instruction, TABLE, style) for style in STYLES)
+        terse, warm = (instructions.answer(instruction, goods, style) for style in STYLES)
         assert terse[::2] == warm[::2] and all(np.array(terse[1::2]) != np.array(warm[1::2]))
         for first, second, code in zip(terse[1::2], warm[1::2], instruction.picks, strict=False):
             for text in (first, second):
-                assert documents.format_pounds(TABLE.at[code, "price"]) in text
+                assert documents.format_pounds(goods.at[code, "price"]) in text
                 assert all(
                     (instructions.for_occasion(value) if name == "occasion" else value) in text
                     for name, value in instruction.asked.items()
                 )
 
 
-def test_an_unknown_style_is_refused_with_the_styles_that_there_are():
-    instruction = instructions.write_instructions(TABLE, 1, LEARNED)[0]
+def test_an_unknown_style_is_refused_with_the_styles_that_there_are(goods):
+    instruction = instructions.write_instructions(goods, 1, LEARNED)[0]
     with pytest.raises(ValueError, match="no style 'rude': give one of terse, warm"):
-        instructions.answer(instruction, TABLE, "rude")
+        instructions.answer(instruction, goods, "rude")

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbook.cleaning import shop
 from recbook.narratives.entities import (
     COVERED,
     DATE_PATTERN,
@@ -127,12 +126,12 @@ def test_months_in_a_list_are_read_with_the_first(before, first):
     assert list_opening(before) == first
 
 
-def test_no_plain_word_is_an_attribute():
+def test_no_plain_word_is_an_attribute(shop):
     lists = word_lists()
     assert not set(lists["plain"]) & {word.lower() for word in lists["foreign"]}
     assert len(set(lists["plain"])) == len(lists["plain"])
-    truth = shop.simulate().products
-    values = {word for name in ("colour", "material") for value in truth[name] for word in value.lower().split()}
+    true = [*shop.products["colour"], *shop.products["material"]]
+    values = {word for value in true for word in value.lower().split()}
     assert values & set(lists["plain"]) <= {"for", "light"}  # ground for filter
 
 
@@ -143,9 +142,8 @@ def test_names_are_found_wherever_they_stand(parts):
     assert named == [part for part in parts if part in NAMES.values()]
 
 
-def test_every_name_of_the_shop_is_found_in_a_sentence():
-    truth = shop.simulate().products
-    names = truth["name"].to_dict()
+def test_every_name_of_the_shop_is_found_in_a_sentence(shop):
+    names = shop.products["name"].to_dict()
     lexicon, rng = Lexicon(names, {code: {} for code in names}), np.random.default_rng(0)
     for code in rng.choice(list(names), 200):
         text = f"You bought the {names[code]} twice."

@@ -4,14 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbook.cleaning import receipts as rc
-from recbook.cleaning import shop
 from recbook.narratives.fact_store import FEWEST_SHOPPERS, GUEST, OFTEN_SHARE, FactStore
 from recbook.narratives.facts import month_in_words, times_in_words
 
 MOMENT = pd.Timestamp("2011-11-09")
-SHOP = shop.simulate()
-CLEAN = rc.clean(SHOP.receipts).receipts
 
 
 def receipts(*lines: tuple) -> pd.DataFrame:
@@ -36,11 +32,6 @@ BY_HAND = receipts(
 @pytest.fixture(scope="module")
 def by_hand() -> FactStore:
     return FactStore(BY_HAND, MOMENT)
-
-
-@pytest.fixture(scope="module")
-def fact_store() -> FactStore:
-    return FactStore(CLEAN, MOMENT, SHOP.products)
 
 
 def test_a_recommendation_by_hand(by_hand):
@@ -145,8 +136,8 @@ def test_the_season_is_one_month_or_none():
     assert FactStore(receipts(*lines[:9]), MOMENT).table.loc["A", "season"] == ""
 
 
-def test_counts_of_the_shop_counted_again(fact_store):
-    lines, rng = CLEAN[CLEAN["date"] < MOMENT], np.random.default_rng(0)
+def test_counts_of_the_shop_counted_again(clean_receipts, fact_store):
+    lines, rng = clean_receipts[clean_receipts["date"] < MOMENT], np.random.default_rng(0)
     for _ in range(60):
         customer, code = int(rng.choice(fact_store.customers)), str(rng.choice(list(fact_store.names)))
         found, mine = fact_store.facts(customer, code), lines[lines["customer"] == customer]
@@ -163,23 +154,24 @@ def test_counts_of_the_shop_counted_again(fact_store):
         assert found.price == pytest.approx(lines[lines["code"] == code].tail(20)["price"].median())
 
 
-def test_nothing_is_known_from_later_on(fact_store):
-    later = CLEAN.copy()
+def test_nothing_is_known_from_later_on(shop, clean_receipts, fact_store):
+    later = clean_receipts.copy()
     after = later["date"] >= MOMENT
     later.loc[after, ["customer", "price"]] = [99, 1234.5]
-    again = FactStore(later, MOMENT, SHOP.products)
+    again = FactStore(later, MOMENT, shop.products)
     for customer, code in zip(fact_store.customers[:30], list(fact_store.names)[:30], strict=True):
         assert fact_store.facts(customer, code) == again.facts(customer, code)
 
 
-def test_attributes_are_those_of_the_truth(fact_store):
-    beans = SHOP.products.index[SHOP.products["group"] == "beans"][0]
-    truth = SHOP.products.loc[beans]
+def test_attributes_are_those_of_the_truth(shop, fact_store):
+    products = shop.products
+    beans = products.index[products["group"] == "beans"][0]
+    truth = products.loc[beans]
     assert fact_store.attributes[beans]["roast"][0] in truth["kind"]
     assert all(note in truth["name"] for note in fact_store.attributes[beans]["notes"])
     assert fact_store.names[beans].startswith(truth["theme"]) and "single-origin" not in fact_store.names[beans]
-    teapot = SHOP.products.index[SHOP.products["kind"] == "teapot"][0]
-    assert fact_store.attributes[teapot]["colour"] == (SHOP.products.loc[teapot, "colour"],)
+    teapot = products.index[products["kind"] == "teapot"][0]
+    assert fact_store.attributes[teapot]["colour"] == (products.loc[teapot, "colour"],)
 
 
 def test_attributes_of_other_shops_are_what_descriptions_tell():

@@ -8,10 +8,11 @@ pytest.importorskip("torch")
 
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
-from recbook.narratives import narrator as narrators
 from recbook.narratives.fact_store import FactSubset, draw_facts
 from recbook.narratives.narrator import NARRATOR_STYLE, REFERENCE_PRODUCTS, Narrator, NarratorConfig
 from recbook.training import checkpoints
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +40,20 @@ def test_the_adapter_is_merged_and_every_product_has_a_token(small_shop):
     assert set(narrator.vocabulary.product) == set(small_shop.fact_store.table.index)
 
 
-def test_a_larger_catalogue_takes_more_steps(small_shop, monkeypatch):
-    steps = []
+def test_a_larger_catalogue_takes_more_prompts_and_steps(small_shop):
+    tiny = NarratorConfig(prompts=5, steps=7)
+    sizes = {n: (tiny.for_catalogue(n).prompts, tiny.for_catalogue(n).steps) for n in (1, REFERENCE_PRODUCTS, 2700)}
+    assert sizes == {1: (5, 7), REFERENCE_PRODUCTS: (5, 7), 2700: (15, 21)}
 
-    class Stop(Exception):
+    class Asked(Exception):
         pass
 
-    def train(model, data, settings, progress=True):
-        steps.append(settings.steps)
-        raise Stop
+    class Config(NarratorConfig):
+        def for_catalogue(self, products):
+            raise Asked(products)
 
-    monkeypatch.setattr(narrators, "train", train)
-    tiny = NarratorConfig(words=700, cards=1, prompts=5, sentences=5, steps=7)
-    for products in (REFERENCE_PRODUCTS, len(small_shop.fact_store.table) / 3):
-        monkeypatch.setattr(narrators, "REFERENCE_PRODUCTS", products)
-        with pytest.raises(Stop):
-            Narrator.fit(small_shop.receipts, small_shop.fact_store, tiny, progress=False)
-    assert steps == [7, 21]
+    with pytest.raises(Asked, match=str(len(small_shop.fact_store.table))):
+        Narrator.fit(small_shop.receipts, small_shop.fact_store, Config(), progress=False)
 
 
 def test_a_folder_without_a_whole_narrator_is_refused(small_shop, tmp_path):

@@ -6,33 +6,27 @@ import pytest
 
 from recbook import storage
 from recbook.book import workshop
-from recbook.cleaning import receipts as rc
-from recbook.cleaning import shop
 from recbook.gpt.config import GPT_PRESETS
 from recbook.narratives import pretraining
-from recbook.narratives.fact_store import FactStore
 from recbook.narratives.templates import NARRATIVE_STYLES, document_text, expand_choices, sentence_templates
 from recbook.tokens.documents import Control
 from recbook.tokens.files import read_tokens
 
-SHOP = shop.simulate()
-FACT_STORE = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
 
-
-def test_invented_facts_are_about_real_products_and_differ_every_time():
+def test_invented_facts_are_about_real_products_and_differ_every_time(fact_store):
     rng = np.random.default_rng(0)
-    made = [pretraining.invented_facts(FACT_STORE, rng) for _ in range(200)]
-    assert all(FACT_STORE.names[facts.code] == facts.name for facts in made)
+    made = [pretraining.invented_facts(fact_store, rng) for _ in range(200)]
+    assert all(fact_store.names[facts.code] == facts.name for facts in made)
     assert all(facts.code != facts.purchases[0].code for facts in made)
     prices = pd.Series([facts.price for facts in made])
-    true = pd.Series([FACT_STORE.table.loc[facts.code, "price"] for facts in made])
+    true = pd.Series([fact_store.table.loc[facts.code, "price"] for facts in made])
     assert abs(np.corrcoef(prices, true)[0, 1]) < 0.2 and prices.nunique() > 150  # nothing to memorize
     assert all(date < facts.moment for facts in made for date in facts.purchases[0].dates)
 
 
-def test_the_base_reads_every_template():
+def test_the_base_reads_every_template(fact_store):
     """An adapter cannot write a word that the base never read."""
-    texts = [document_text(document) for document in pretraining.single_sentences(FACT_STORE, 3000, seed=0)]
+    texts = [document_text(document) for document in pretraining.single_sentences(fact_store, 3000, seed=0)]
     heads = {text.split()[0] for text in texts}
     templates = [each for style in NARRATIVE_STYLES for kind in sentence_templates()[style].values() for each in kind]
     first = {way.split()[0] for each in templates for way in expand_choices(each) if not way.startswith("{")}
@@ -68,8 +62,8 @@ def test_the_base_is_built_once_from_its_corpus(tiny, capsys):
     assert all(document.startswith("<|shopper|>") for document in prompts)
 
 
-def test_the_copy_task_repeats_all_that_the_prompt_says():
-    for document in pretraining.copy_task_prompts(FACT_STORE, 20, seed=1):
+def test_the_copy_task_repeats_all_that_the_prompt_says(fact_store):
+    for document in pretraining.copy_task_prompts(fact_store, 20, seed=1):
         place = document.index(Control("<|answer|>"))
         prompt = "".join(part for part in document[:place] if isinstance(part, str))
         copied = [part for part in document[place:] if isinstance(part, str)]

@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbook.cleaning import receipts as rc
-from recbook.cleaning import shop
 from recbook.narratives import pretraining
 from recbook.narratives.entities import PLAIN_WORD_PATTERN, word_lists
-from recbook.narratives.fact_store import FactStore, draw_facts, split_facts
+from recbook.narratives.fact_store import draw_facts
 from recbook.narratives.facts import CoPurchase, Facts, Purchase
 from recbook.narratives.templates import (
     NARRATIVE_STYLES,
@@ -28,9 +26,6 @@ from recbook.narratives.templates import (
 from recbook.tokens import documents
 from recbook.tokens.documents import Control, Product
 
-SHOP = shop.simulate()
-FACT_STORE = FactStore(rc.clean(SHOP.receipts).receipts, pd.Timestamp("2011-11-09"), SHOP.products)
-TRAIN, HELD_OUT = split_facts(FACT_STORE, 0.2, seed=0)
 FACTS = Facts(
     pd.Timestamp("2011-11-09"), "G", "Guatemala dark roast", 8.5, was=10.0, season="January",
     attributes={"roast": ("dark roast",), "notes": ("deep chocolate", "red berry"), "occasion": ("office",),
@@ -74,9 +69,9 @@ def test_all_variants_of_a_template():
 
 
 @pytest.mark.parametrize("style", NARRATIVE_STYLES)
-def test_what_is_told_stands_in_the_prompt(style):
+def test_what_is_told_stands_in_the_prompt(fact_store, fact_subsets, style):
     rng = np.random.default_rng(0)
-    for facts in draw_facts(FACT_STORE, TRAIN, 150, seed=1):
+    for facts in draw_facts(fact_store, fact_subsets[0], 150, seed=1):
         prompt, text = spelled(fact_prompt(facts)), spelled(write_template_narrative(facts, style, rng))
         for number in re.findall(r"£[\d.]+|\d+(?=%)|(?<= )\d+(?= (?:other )?shoppers)", text):
             assert number.rstrip(".") in prompt
@@ -85,9 +80,9 @@ def test_what_is_told_stands_in_the_prompt(style):
         assert document_text(write_template_narrative(facts, style, rng))[0].isupper() or "£" in text
 
 
-def test_narratives_name_the_product_and_its_price_once():
+def test_narratives_name_the_product_and_its_price_once(fact_store, fact_subsets):
     rng = np.random.default_rng(1)
-    for place, facts in enumerate(draw_facts(FACT_STORE, HELD_OUT, 200, seed=2)):
+    for place, facts in enumerate(draw_facts(fact_store, fact_subsets[1], 200, seed=2)):
         document = write_template_narrative(facts, NARRATIVE_STYLES[place % 2], rng)
         assert [part.code for part in document if isinstance(part, Product)].count(facts.code) == 1
         text = document_text(document)
@@ -108,13 +103,14 @@ def test_one_prompt_has_many_texts():
     assert len(texts) > 200
 
 
-def test_train_and_held_out_do_not_overlap():
-    assert not set(TRAIN.shoppers) & set(HELD_OUT.shoppers) and not set(TRAIN.products) & set(HELD_OUT.products)
-    assert sorted(TRAIN.shoppers + HELD_OUT.shoppers) == FACT_STORE.customers
-    assert abs(len(HELD_OUT.shoppers) / len(FACT_STORE.customers) - 0.2) < 0.01
-    for facts in draw_facts(FACT_STORE, TRAIN, 300, seed=5):
+def test_train_and_held_out_do_not_overlap(fact_store, fact_subsets):
+    train, held_out = fact_subsets
+    assert not set(train.shoppers) & set(held_out.shoppers) and not set(train.products) & set(held_out.products)
+    assert sorted(train.shoppers + held_out.shoppers) == fact_store.customers
+    assert abs(len(held_out.shoppers) / len(fact_store.customers) - 0.2) < 0.01
+    for facts in draw_facts(fact_store, train, 300, seed=5):
         named = {facts.code, *(p.code for p in facts.bought), *(c.code for c in facts.co_purchases)}
-        assert named <= set(TRAIN.products)
+        assert named <= set(train.products)
 
 
 def test_every_template_can_be_filled_and_every_slot_is_known():
@@ -135,28 +131,28 @@ def test_the_words_of_the_templates_are_plain_or_known_to_the_checker():
             assert words - plain <= {"you've"}, words - plain
 
 
-def test_the_copy_task_repeats_the_prompt_and_nothing_else():
-    for document in pretraining.copy_task_prompts(FACT_STORE, 40, seed=3):
+def test_the_copy_task_repeats_the_prompt_and_nothing_else(fact_store):
+    for document in pretraining.copy_task_prompts(fact_store, 40, seed=3):
         place = document.index(Control("<|answer|>"))
         prompt, copied = spelled(document[:place]), document[place + 1 :]
         words = [
-            part.split(FACT_STORE.names[code.code])[-1].strip(" :.")
+            part.split(fact_store.names[code.code])[-1].strip(" :.")
             for code, part in zip(copied[::2], copied[1::2], strict=True)
         ]
         assert words and all(word in prompt for word in words)
 
 
-def test_single_sentences_name_only_products_of_the_subset():
-    among = list(FACT_STORE.names)[:7]
-    others = [name for code, name in FACT_STORE.names.items() if code not in among]
-    for document in pretraining.single_sentences(FACT_STORE, 60, seed=5, among=among):
+def test_single_sentences_name_only_products_of_the_subset(fact_store):
+    among = list(fact_store.names)[:7]
+    others = [name for code, name in fact_store.names.items() if code not in among]
+    for document in pretraining.single_sentences(fact_store, 60, seed=5, among=among):
         assert {part.code for part in document if isinstance(part, documents.Product)} <= set(among)
         text = " ".join(part for part in document if isinstance(part, str))
         assert not [name for name in others if name in text]
 
 
-def test_single_sentences_have_no_prompt():
-    for document in pretraining.single_sentences(FACT_STORE, 40, seed=4):
+def test_single_sentences_have_no_prompt(fact_store):
+    for document in pretraining.single_sentences(fact_store, 40, seed=4):
         assert not any(isinstance(part, Control) for part in document)
 
 

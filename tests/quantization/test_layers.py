@@ -26,7 +26,6 @@ from recbook.generation.generate import generate
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT, KVCache
 from recbook.quantization import formats
-from recbook.quantization import weights as quantized_weights
 from recbook.quantization.layers import prepare_quantized, quantize, quantized_schemes
 from recbook.quantization.weights import FEW_ROWS, WEIGHT_CLASSES, Int8Weight
 from recbook.training import checkpoints
@@ -73,15 +72,24 @@ def small(model: GPT, scheme: str) -> GPT:
 @everywhere
 @pytest.mark.parametrize("shape", [(48, 64), (37, 50), (5, 7), (130, 96)])
 @pytest.mark.parametrize("part", [2**20, 200, 1])
-def test_a_quantized_weight_gives_what_its_dequantized_weight_gives(scheme, shape, part, monkeypatch):
-    monkeypatch.setattr(quantized_weights, "MOST_NUMBERS_AT_ONCE", part)  # as if the weight were large
-    monkeypatch.setattr(quantized_weights, "FEW_ROWS", 0)
+def test_a_quantized_weight_gives_what_its_dequantized_weight_gives(scheme, shape, part):
     quantized = WEIGHT_CLASSES[scheme].of(drawn(*shape, scale=0.02))
     weight = quantized.dequantized()
     assert weight.shape == shape and weight.dtype == torch.float32
     x, tokens = drawn(2, 3, shape[1], seed=1), torch.tensor([[0, shape[0] - 1], [3, 3]])
-    torch.testing.assert_close(quantized.linear(x), F.linear(x, weight))
+    torch.testing.assert_close(quantized.product(x, at_once=part), F.linear(x, weight))
     assert torch.equal(quantized.rows(tokens), F.embedding(tokens, weight))
+
+
+@everywhere
+@pytest.mark.parametrize("rows", [1, FEW_ROWS + 1])
+def test_a_layer_multiplies_a_part_at_a_time_where_the_weight_is_large(scheme, rows):
+    quantized = WEIGHT_CLASSES[scheme].of(drawn(1100, 500, scale=0.02))
+    x, weight = drawn(rows, 500, seed=1).double(), quantized.dequantized().double()
+    torch.testing.assert_close(quantized.linear(x), F.linear(x, weight))
+    ours, theirs = (torch.autograd.grad(product(x.requires_grad_()), x, torch.ones(rows, 1100).double())[0]
+                    for product in (quantized.linear, lambda x: F.linear(x, weight)))  # fmt: skip
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_quantized_weights_hold_the_codes_of_their_format():

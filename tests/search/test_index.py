@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from recbook.search import files as index_files
-from recbook.search import index as product_index
 from recbook.search import measures, queries
 from recbook.search.files import load_index, save_index
 from recbook.search.index import (
@@ -129,10 +127,9 @@ def test_every_index_answers_min_of_k_and_products_best_first(indexes, factory):
 @pytest.mark.parametrize("factory", EVERY_KIND)
 @pytest.mark.parametrize("size", [1, 3, 40, 1500])
 @pytest.mark.parametrize("scan_below", [0, 5000])
-def test_a_filter_lets_only_the_allowed_through_and_finds_k_of_them(indexes, monkeypatch, factory, size, scan_below):
-    monkeypatch.setattr(product_index, "SCAN_BELOW", scan_below)
+def test_a_filter_lets_only_the_allowed_through_and_finds_k_of_them(indexes, factory, size, scan_below):
     allowed = np.random.default_rng(size).choice(CODES, size, replace=False)
-    hits = search_index(indexes[factory], ASKED, 10, among=allowed)
+    hits = search_index(indexes[factory], ASKED, 10, allowed, SearchParameters(scan_below=scan_below))
     assert hits.codes.shape == (len(ASKED), min(10, size))
     assert np.isin(hits.codes, allowed).all()
     assert all(len(set(row)) == len(row) for row in hits.codes)
@@ -464,10 +461,14 @@ def test_a_damaged_file_is_named(indexes, tmp_path, damage):
     assert str(path) in str(refusal.value)
 
 
-def test_a_file_of_another_format_is_refused(indexes, tmp_path, monkeypatch):
-    monkeypatch.setattr(index_files, "INDEX_FORMAT", 99)
+def test_a_file_of_another_format_is_refused(indexes, tmp_path):
     path = save_index(indexes["Flat"], tmp_path / "shop.index")
-    monkeypatch.undo()
+    with zipfile.ZipFile(path) as kept:
+        parts = {name: kept.read(name) for name in kept.namelist()}
+    about = json.loads(parts["catalogue.json"]) | {"format": 99}
+    with zipfile.ZipFile(path, "w") as other:
+        for name, content in (parts | {"catalogue.json": json.dumps(about)}).items():
+            other.writestr(name, content)
     with pytest.raises(ValueError, match="has format 99"):
         load_index(path, CODES, VECTORS)
 

@@ -12,13 +12,14 @@ pytest.importorskip("lightgbm")
 from recbook import storage
 from recbook.baselines import evaluation
 from recbook.cleaning import receipts as rc
-from recbook.cleaning import shop
 from recbook.narratives.fact_store import GUEST, NEW_FOR
 from recbook.system.build import RecommenderConfig
 from recbook.system.files import check_place
 from recbook.system.recommender import Recommender
 
 DRAGON = pd.DataFrame({"description": ["sage green dragon teapot"], "price": [12.5]}, index=["99999Z"])
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -262,19 +263,18 @@ def test_a_save_that_fails_leaves_the_old_one(small_shop, kept, monkeypatch):
     assert [path.name for path in kept.parent.iterdir()] == ["shop"]
 
 
-def test_receipts_without_returning_customers_are_refused():
-    raw = shop.simulate().receipts
+def test_receipts_without_returning_customers_are_refused(shop):
+    raw = shop.receipts
     once = raw[raw["CustomerID"].map(raw.groupby("CustomerID")["InvoiceNo"].nunique()) == 1]
     with pytest.raises(ValueError, match=r"came back|next basket|product had"):
         Recommender.build(once, RecommenderConfig.tiny(), say=None)
 
 
-def test_the_catalogue_has_products_with_enough_buyers_and_the_moment_is_the_day_after(small_shop):
-    receipts = rc.clean(shop.simulate().receipts).receipts
-    assert small_shop.moment == receipts["date"].max().normalize() + pd.Timedelta(days=1)
-    split = evaluation.snapshot(receipts, small_shop.moment)
+def test_the_catalogue_has_products_with_enough_buyers_and_the_moment_is_the_day_after(small_shop, clean_receipts):
+    assert small_shop.moment == clean_receipts["date"].max().normalize() + pd.Timedelta(days=1)
+    split = evaluation.snapshot(clean_receipts, small_shop.moment)
     assert small_shop.catalogue.index[: len(split.codes)].tolist() == split.codes.tolist()
     assert np.allclose(
-        small_shop.catalogue["price"][split.codes], rc.catalogue(receipts)["price"].loc[split.codes].round(2)
+        small_shop.catalogue["price"][split.codes], rc.catalogue(clean_receipts)["price"].loc[split.codes].round(2)
     )
     assert list(small_shop.seconds) and min(small_shop.seconds.values()) >= 0

@@ -16,9 +16,10 @@ from recbook.system.retrieve_and_rank import (
     MOST_CANDIDATES,
     NEAREST_KNOWN,
     NEW_PRODUCT_CHANNEL,
-    _by_effect,
     first_channels,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +94,6 @@ def test_reasons_have_an_effect_on_the_model_that_ranked_largest_first(small_sho
         assert (effects > -1e-5).all() and (np.diff(effects) <= 1e-4).all()
         named += bool(reasons)
     assert named and two_stage.reasons(Shopper([], shopper.when), codes[:1]) == [[]]
-
-
-def test_what_has_no_effect_or_is_the_product_itself_is_no_reason():
-    codes, effects = np.array(["a", "b", "c", "d"]), np.array([0.1, -2.0, 0.5, 0.9])
-    assert _by_effect(codes, effects, "d") == ["c", "a"]
 
 
 def test_a_product_is_no_reason_for_itself(small_shop, shopper):

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbook.cleaning import receipts as rc
-from recbook.cleaning import shop
 from recbook.cleaning.load import load_receipts
 from recbook.tokens import documents
 from recbook.tokens.files import read_tokens, write_tokens
@@ -148,26 +148,27 @@ def test_words_for_facts():
 
 
 @pytest.fixture(scope="module")
-def embedded() -> pd.DataFrame:
-    return rc.clean(shop.simulate(seed=0).receipts).receipts
+def bytes_of(clean_receipts) -> Vocabulary:
+    return Vocabulary(BYTES, sorted(clean_receipts["code"].unique()))
 
 
-@pytest.fixture(scope="module")
-def bytes_of(embedded) -> Vocabulary:
-    return Vocabulary(BYTES, sorted(embedded["code"].unique()))
-
-
-def test_every_narrative_is_true(embedded, bytes_of):
+def test_every_narrative_is_true(clean_receipts, bytes_of):
     """Each claim is read out of the text and counted again, shopper by shopper, with sets."""
     holding, bought, visits = defaultdict(set), defaultdict(lambda: defaultdict(set)), defaultdict(set)
     lines = set()
-    for line in embedded.itertuples():
+    for line in clean_receipts.itertuples():
         holding[line.code].add(line.invoice)
         bought[line.customer][line.code].add(line.invoice)
         visits[line.customer].add(line.invoice)
         lines.add((line.customer, line.code, documents.format_day(line.date), line.quantity, f"£{line.price:.2f}"))
         lines.add((line.customer, line.code, documents.format_day(line.date), None, f"£{line.price:.2f}"))
-    told = [bytes_of.decode(document) for document in documents.shopper_narratives(embedded, bytes_of)]
+
+    @cache
+    def most_often_with(code: str) -> str:
+        together = {other: len(holding[code] & invoices) for other, invoices in holding.items() if other != code}
+        return min(together, key=lambda other: (-together[other], other))
+
+    told = [bytes_of.decode(document) for document in documents.shopper_narratives(clean_receipts, bytes_of)]
     histories = list(dict.fromkeys(text.split("<|because|>")[0] for text in told))
     assert len(histories) == len(visits)
     of = dict(zip(histories, sorted(visits), strict=True))
@@ -181,6 +182,7 @@ def test_every_narrative_is_true(embedded, bytes_of):
         elif partner:
             assert len(holding[code] & holding[partner[0]]) == int(number[0])
             assert code not in bought[shopper] and partner[0] in bought[shopper]
+            assert code == most_often_with(partner[0])
         elif price := re.search(r"£\d+\.\d\d", reason):
             quantity = re.search(r"(\d+) at £", reason)
             date = re.search(r"on (\d+ \w+ \d{4})", reason)[1]
@@ -193,28 +195,19 @@ def test_every_narrative_is_true(embedded, bytes_of):
     assert min(kinds.values()) > 300
 
 
-def test_co_purchases_are_the_products_most_often_in_the_same_basket(embedded):
-    holding = embedded.groupby("code")["invoice"].agg(set).to_dict()
-    table = documents._co_purchases(embedded)
-    for code in sorted(holding)[::90]:
-        counts = {other: len(holding[code] & invoices) for other, invoices in holding.items() if other != code}
-        best = min(counts, key=lambda other: (-counts[other], other))
-        assert (table.loc[code, "co_purchase"], table.loc[code, "together"]) == (best, counts[best])
-
-
-def test_documents_are_the_same_every_time_and_there_is_one_for_each(embedded, bytes_of):
+def test_documents_are_the_same_every_time_and_there_is_one_for_each(clean_receipts, bytes_of):
     for write, expected in (
-        (documents.product_cards, embedded["code"]),
-        (documents.basket_documents, embedded["invoice"]),
+        (documents.product_cards, clean_receipts["code"]),
+        (documents.basket_documents, clean_receipts["invoice"]),
     ):
-        first = list(write(embedded, bytes_of))
-        assert first == list(write(embedded, bytes_of)) and len(first) == expected.nunique()
-    narratives = list(documents.shopper_narratives(embedded, bytes_of))
-    assert narratives == list(documents.shopper_narratives(embedded, bytes_of))
+        first = list(write(clean_receipts, bytes_of))
+        assert first == list(write(clean_receipts, bytes_of)) and len(first) == expected.nunique()
+    narratives = list(documents.shopper_narratives(clean_receipts, bytes_of))
+    assert narratives == list(documents.shopper_narratives(clean_receipts, bytes_of))
     sentences = {
         re.sub(r"<\|\w+\|>[^<]*?(?=:)|\d+", "#", bytes_of.decode(n).split("<|because|>")[1]) for n in narratives
     }
-    assert len(narratives) > 2 * embedded["customer"].nunique() and len(sentences) > 9
+    assert len(narratives) > 2 * clean_receipts["customer"].nunique() and len(sentences) > 9
 
 
 @pytest.mark.real

@@ -151,8 +151,8 @@ def _recognise(exercise: Exercise, answer: Callable) -> int | None:
         try:
             pairs = [(answer(*copy.deepcopy(case)), mistake.answer(*copy.deepcopy(case))) for case in exercise.cases]
         except (Exception, SystemExit):  # an answer that fails on a later case is no match
-            continue
-        if all(_agree(got, wrong, exercise.tolerance) for got, wrong in pairs):
+            pairs = []
+        if pairs and all(_agree(got, wrong, exercise.tolerance) for got, wrong in pairs):
             return index
     return None
 

@@ -1,6 +1,6 @@
 """Train the `full`-size GPT for a few steps on two cores: too few to be good, enough to have a perplexity to lose.
 
-    RECBOOK_SCALE=full python benchmarks/full_model.py --data online-retail --model FOLDER
+    RECBOOK_SCALE=full python benchmarks/quantization/full_model.py --data online-retail --model FOLDER
 
 writes a model that `checkpoints.load_gpt` reads, which benchmarks/quantization.py then shrinks. About a quarter of an
 hour and 4 GB on two cores. `--data`: what `RECBOOK_DATA` takes, or `embedded`.
