@@ -41,7 +41,7 @@ def shared_home(tmp_path_factory) -> Path:
 
 def surroundings(home: Path, artifacts: Path) -> dict[str, str]:
     """An environment as on a new machine: no caches, no settings of the book, and a network that is not there."""
-    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "OMP_NUM_THREADS")
+    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "OMP_WAIT_POLICY")
     nowhere = "http://127.0.0.1:9"
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "HOME": str(home),

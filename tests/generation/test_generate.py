@@ -18,6 +18,8 @@ SMALL = GPTConfig(vocabulary=53, context=48, layers=2, heads=2, width=16)
 PROMPTS = [[5, 9, 2], [7], [1, 2, 3, 4, 5, 6, 7, 8], [30, 31]]
 EVERY_KNOB = Sampling(repetition=1.3, temperature=0.8, top_k=20, top_p=0.9)
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def peaked(config: GPTConfig = SMALL, seed: int = 0) -> GPT:
     """A random model whose choices are far apart: no two logits are close enough for rounding to swap them."""

@@ -296,4 +296,3 @@ def test_torch_is_left_as_it_was(untrained, vocabulary, all_facts):
     before = torch.random.get_rng_state()
     write_free(untrained, all_facts[:2], vocabulary, ANY, style="terse")
     assert torch.equal(before, torch.random.get_rng_state())
-    assert isinstance(Narrative("x", [1]), tuple)
