@@ -5,15 +5,6 @@ import pytest
 pytest_plugins = ["tests.shop_fixtures"]
 
 
-def pytest_collection_modifyitems(items):
-    """For `pytest -n`: the chapters first, since they take longest; then a file at a time, or those of one fixture."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            shared = [name for name in ("rendered", "small_shop") if name in getattr(item, "fixturenames", ())]
-            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "chapters")
-
-
 @pytest.fixture(scope="module")
 def one_thread():
     """For models so small that they only wait for a second thread."""

@@ -41,7 +41,7 @@ def shared_home(tmp_path_factory) -> Path:
 
 def surroundings(home: Path, artifacts: Path) -> dict[str, str]:
     """An environment as on a new machine: no caches, no settings of the book, and a network that is not there."""
-    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "OMP_WAIT_POLICY")
+    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR")
     nowhere = "http://127.0.0.1:9"
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "HOME": str(home),
@@ -90,7 +90,6 @@ def test_the_package_of_the_kernels_is_the_wheel(stranger, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("chapters")  # one after the other: each finds what those before it kept
 @pytest.mark.parametrize("chapter", build_book.chapters())
 def test_chapter_gives_the_outputs_on_its_page(chapter, kernels, shared_home, tmp_path):
     run(chapter, kernels, tmp_path, shared_home)
@@ -98,7 +97,6 @@ def test_chapter_gives_the_outputs_on_its_page(chapter, kernels, shared_home, tm
 
 @pytest.mark.slow
 @pytest.mark.cold
-@pytest.mark.xdist_group("chapters")
 @pytest.mark.parametrize("chapter", build_book.chapters())
 def test_chapter_runs_cold(chapter, kernels, tmp_path):
     run(chapter, kernels, tmp_path, tmp_path / "artifacts")
