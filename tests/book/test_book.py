@@ -157,14 +157,15 @@ def little_package(tmp_path, monkeypatch):
     files = {
         "recbook/__init__.py": "",
         "recbook/page.py": "",
-        "recbook/shop.py": "from recbook import words\n\n\ndef used(): pass\n\n\ndef other(): import recbook.rare\n",
-        "recbook/words.py": 'WORDS = "words.json"\n',
-        "recbook/words.json": "1",
+        "recbook/shop.py": "from recbook.room import words\n\n\ndef used(): pass\n\ndef other(): import recbook.rare\n",
+        "recbook/room/__init__.py": "",
+        "recbook/room/words.py": "",
+        "recbook/room/words.json": "1",
         "recbook/rare.py": "",
         "recbook/apart.py": "",
         "results/search.json": "1",
         "results/search_shop.json": "1",
-        "results/searching.json": "1",
+        "results/tokens_shop.json": "1",
         "results/chapters.json": "1",
     }
     for name, text in files.items():
@@ -175,16 +176,17 @@ def little_package(tmp_path, monkeypatch):
     return tmp_path
 
 
-CHAPTER = "from recbook import page, shop\n\nshop.used()\nfigures = page.load('search')"
+CHAPTER = "from recbook import page, shop\n\nshop.used()\nfigures = page.load('search'), page.load(f'tokens_{2}')"
 
 
 def test_outputs_older_than_what_they_come_from_are_stopped_and_others_are_not(sound, little_package):
     rails.code_cells(sound)[0].source = CHAPTER
     stamped(sound)
     for name, stale in {
-        "recbook/page.py": True, "recbook/shop.py": True, "recbook/words.py": True, "recbook/words.json": True,
+        "recbook/page.py": True, "recbook/shop.py": True, "recbook/room/words.py": True,
+        "recbook/room/words.json": True,
         "recbook/rare.py": False, "recbook/apart.py": False,
-        "results/search.json": True, "results/search_shop.json": True, "results/searching.json": False,
+        "results/search.json": True, "results/search_shop.json": False, "results/tokens_shop.json": True,
         "results/chapters.json": False,  # every refresh writes it
     }.items():  # fmt: skip
         assert rails.stale(sound) == []
@@ -219,6 +221,7 @@ def little_book(little_package):
 def test_refresh_runs_the_stale_chapters_alone_and_carries_prose_over(little_book, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(build_book, "run_into_book", ran.extend)
+    monkeypatch.setattr(build_book, "readme", lambda: None)
     lesson, kept = little_book / "lessons_py" / "01_sums.py", little_book / "book" / "01_sums.ipynb"
     (little_book / "recbook" / "apart.py").write_text("1")
     lesson.write_text(lesson.read_text().replace("# # Sums", "# # Great sums"))
@@ -229,7 +232,7 @@ def test_refresh_runs_the_stale_chapters_alone_and_carries_prose_over(little_boo
     assert rails.code_cells(notebook)[0].outputs[0].data["text/plain"] == "42"
     build_book.refresh(["01_sums"])
     assert ran == ["01_sums"]
-    (little_book / "recbook" / "words.py").write_text('WORDS = "words.json"  # in small letters\n')
+    (little_book / "recbook" / "room" / "words.py").write_text("# a comment\n")
     build_book.refresh([])
     assert ran == ["01_sums"] * 2
     kept.unlink()

@@ -65,8 +65,6 @@ def run(chapter: str, kernels: Path, folder: Path, artifacts: Path) -> None:
         "-q",
         "-p",
         "no:cacheprovider",
-        "-p",
-        "no:xdist",
         "--rootdir",
         str(empty),
     ]
