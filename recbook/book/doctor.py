@@ -5,7 +5,6 @@ core and each extra consist of stands in recbook's own metadata (pyproject.toml)
 here, and is what the chapter's first cell installs.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -34,10 +33,10 @@ COMMANDS = "receipts,search,language,embeddings,ranking"  # the extras that buil
 CORE = "core"  # what is installed without any extra
 
 
-def doctor_command(options: argparse.Namespace) -> int:
+def doctor_command(as_json: bool) -> int:
     """Print the report, as text or as one JSON object; 0 if the core is complete, 1 if something of it is missing."""
     known = doctor_report()
-    print(json.dumps(known) if options.json else report_text(known))
+    print(json.dumps(known) if as_json else report_text(known))
     return 0 if known["complete"] else 1
 
 

@@ -1,6 +1,5 @@
 """`recbook build`, `recommend` and `chat`: build a recommender from receipts, ask it once, or talk to it."""
 
-import argparse
 import contextlib
 import json
 import shutil
@@ -8,14 +7,17 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbook.conversation.dialogue import EXPLAIN, HELP, NOTHING, QUIT, SHOW, DialogueState, ShownProduct, next_state
 from recbook.conversation.patterns import EXAMPLE_TURNS
 from recbook.system.scoring import receipts_of, report, report_cleaning
+
+if TYPE_CHECKING:
+    from recbook.system.recommender import Recommender
 
 MB = 1e6
 NARROW, WIDE = 40, 100  # columns that an answer is set in, at least and at most
@@ -24,25 +26,28 @@ NARROW, WIDE = 40, 100  # columns that an answer is set in, at least and at most
 # --- build -------------------------------------------------------------------------------------------------------
 
 
-def build_command(options: argparse.Namespace) -> None:
-    """Build a recommender from receipts and save it; the folder and the receipts are checked first."""
-    from recbook.cleaning import receipts
+def build_command(receipts: str, out: str, product_code: str | None, date_format: str | None) -> None:
+    """Build a recommender from receipts and save it; the folder and the receipts are checked first.
+
+    `receipts`: see `receipts_of`. ValueError or OSError says what is wrong with them, or with the folder `out`.
+    """
+    from recbook.cleaning.receipts import PRODUCT_CODE, clean
     from recbook.system.files import check_place
     from recbook.system.recommender import Recommender
 
-    start, folder = time.perf_counter(), check_place(Path(options.out).resolve())
+    start, folder = time.perf_counter(), check_place(Path(out).resolve())
     _try_to_write(folder)
-    code = options.product_code or receipts.PRODUCT_CODE
+    code = product_code or PRODUCT_CODE
     with contextlib.redirect_stdout(sys.stderr):
-        report(f"reading {options.receipts}")
-        raw = receipts_of(options.receipts, options.date_format)
-        report_cleaning(receipts.clean(raw, code).audit)
+        report(f"reading {receipts}")
+        raw = receipts_of(receipts, date_format)
+        report_cleaning(clean(raw, code).audit)
         made = Recommender.build(raw, product_code=code, say=print)
         made.save(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / MB
     stages = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in made.seconds.items())
     kept = f"{len(made.catalogue):,} products, {len(made.customers):,} customers, {size:.1f} MB"
-    print(f"kept {options.out}: {kept}; {time.perf_counter() - start:.0f} seconds ({stages})")
+    print(f"kept {out}: {kept}; {time.perf_counter() - start:.0f} seconds ({stages})")
 
 
 def _try_to_write(folder: Path) -> None:
@@ -57,39 +62,55 @@ def _try_to_write(folder: Path) -> None:
 # --- recommend ---------------------------------------------------------------------------------------------------
 
 
-def recommend_command(options: argparse.Namespace) -> None:
-    """Recommend once; print text or one JSON object."""
-    asked = _arguments(options)
+def recommend_command(
+    shop: str,
+    customer: int | None,
+    history: Sequence[str],
+    query: str | None,
+    k: int,
+    explain: bool,
+    price_max: float | None,
+    exclude: Sequence[str],
+    new: bool,
+    fast: bool,
+    country: str,
+    when: str | None,
+    as_json: bool,
+) -> None:
+    """Recommend once, and print text or one JSON object. `shop`: the recommender's folder.
+
+    `history`: texts of products with ; between them; the rest as for `Recommender.recommend`. ValueError says which is
+    wrong.
+    """
+    if query is not None and not query.strip():
+        raise ValueError('--query is empty: write what you look for, as in --query "gift for a tea lover"')
+    asked: dict[str, Any] = {
+        "customer": customer, "history": _products(history), "query": query, "price_max": price_max,
+        "exclude": list(exclude), "new": new, "country": country, "when": when,
+    }  # fmt: skip
     with contextlib.redirect_stdout(sys.stderr):
-        table = _recommender(options.shop).recommend(**asked)
-    answer = {"products": [_as_json(row) for row in table.to_dict("records")]}
-    if options.json:
-        question = {key: value for key, value in asked.items() if key not in ("k", "explain", "fast")}
-        print(json.dumps(question | answer, allow_nan=False))
-        return
-    print("\n\n".join(_as_text(place, product) for place, product in enumerate(answer["products"], 1)))
+        table = _recommender(shop).recommend(**asked, k=k, explain=explain, fast=fast)
+    products = [_as_json(row) for row in table.to_dict("records")]
+    if as_json:
+        print(json.dumps(asked | {"products": products}, allow_nan=False))
+    else:
+        print("\n\n".join(_as_text(place, product) for place, product in enumerate(products, 1)))
 
 
-def _recommender(folder: str) -> Any:
+def _products(texts: Sequence[str]) -> list[str] | None:
+    """The products that texts name, with ; between them; None without texts. ValueError if they name none."""
+    names = [name.strip() for text in texts for name in text.split(";") if name.strip()]
+    if texts and not names:
+        raise ValueError('--history names no product: write codes or names, as in --history "85123A; white mug"')
+    return names or None
+
+
+def _recommender(folder: str) -> "Recommender":
     from recbook.system.recommender import Recommender
 
     if not Path(folder).is_dir():
         raise ValueError(f"there is no folder {folder}: recbook build RECEIPTS --out {folder} makes a recommender")
     return Recommender.load(folder)
-
-
-def _arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """The options as arguments of `Recommender.recommend`; ValueError for an empty history or query."""
-    history = [name.strip() for text in options.history or [] for name in text.split(";") if name.strip()]
-    if options.history and not history:
-        raise ValueError('--history names no product: write codes or names, as in --history "85123A; white mug"')
-    if options.query is not None and not options.query.strip():
-        raise ValueError('--query is empty: write what you look for, as in --query "gift for a tea lover"')
-    return {
-        "customer": options.customer, "history": history or None, "query": options.query, "k": options.k,
-        "explain": options.explain, "price_max": options.price_max, "exclude": options.exclude or [],
-        "new": options.new, "fast": options.fast, "country": options.country, "when": options.when,
-    }  # fmt: skip
 
 
 def _as_json(row: dict[str, Any]) -> dict[str, Any]:
@@ -126,10 +147,13 @@ def _wrapped(text: str, indent: str = "    ", further: str = "    ") -> str:
 # --- chat --------------------------------------------------------------------------------------------------------
 
 
-def chat_command(options: argparse.Namespace) -> None:
-    """Chat on stdin and stdout, turn by turn, until "quit" or the end of the input."""
+def chat_command(shop: str, customer: int | None, country: str, k: int) -> None:
+    """Chat on stdin and stdout, turn by turn, until "quit" or the end of the input. `shop`: the recommender's folder.
+
+    ValueError if there is no recommender, or it cannot recommend to this customer.
+    """
     with contextlib.redirect_stdout(sys.stderr):
-        session = ChatSession(_recommender(options.shop), options)
+        session = ChatSession(_recommender(shop), customer, country, k)
         session.check()
     print(f"{len(session.recommender.catalogue):,} products. What are you looking for?")
     print(_wrapped(f"You can say: {EXAMPLE_TURNS}", "", "  "))
@@ -146,9 +170,6 @@ def _turns() -> Iterator[str]:
         except EOFError:
             print()
             return
-        except KeyboardInterrupt:
-            print()
-            raise
         if not sys.stdin.isatty():
             print(text)
         yield text
@@ -157,10 +178,10 @@ def _turns() -> Iterator[str]:
 class ChatSession:
     """A conversation with a recommender: its state, and what it prints."""
 
-    def __init__(self, recommender: Any, options: argparse.Namespace):
-        """With a recommender, for the customer or the country of the options."""
+    def __init__(self, recommender: "Recommender", customer: int | None, country: str, k: int):
+        """With a recommender, for this customer or a shopper from this country, k products a list."""
         self.recommender, self.state = recommender, DialogueState()
-        self.fixed = {"customer": options.customer, "k": options.k, "country": options.country}
+        self.fixed: dict[str, Any] = {"customer": customer, "k": k, "country": country}
 
     def check(self) -> None:
         """Recommend once, so that an unknown customer or a wrong k is reported before the first turn."""

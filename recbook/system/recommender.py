@@ -5,6 +5,7 @@ checker checks them. No parameters belong to single shoppers, so neither a new s
 """
 
 from collections.abc import Callable, Container, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +54,16 @@ class Recommender:
         fresh = [code for code in first.index[first >= self.moment - NEW_FOR] if code not in known]  # too few buyers
         self.two_stage = TwoStageRecommender(split, model, ranker, student, vectors, [*fresh, *self.unsold.index])
         self.fact_store = FactStore(receipts, self.moment, unsold=self.unsold if len(self.unsold) else None)
-        self.checker = ClaimChecker(self.fact_store)
         self.products = Catalogue(rc.descriptions(receipts) | self.unsold["description"].to_dict())
         self.prices = self.fact_store.table["price"].loc[self.two_stage.codes].round(2).to_numpy()  # (codes,) pounds
         # By customer, the country of the last receipt.
         self.countries = receipts.sort_values("date", kind="stable").groupby("customer")["country"].last().to_dict()
         self.seconds: dict[str, float] = {}  # of each stage of the build
+
+    @cached_property
+    def checker(self) -> ClaimChecker:
+        """Checks narratives, and knows the words of descriptions; made when first asked for."""
+        return ClaimChecker(self.fact_store)
 
     # --- Building ----------------------------------------------------------------------------------------------
 

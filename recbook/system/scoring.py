@@ -1,7 +1,5 @@
 """`recbook score`: measures the baselines and the BasketGPT on receipts, prints a table, saves the figures."""
 
-import argparse
-import re
 import shlex
 import sys
 import time
@@ -17,31 +15,41 @@ EMBEDDED = "embedded"  # the embedded shop's name on the command line
 SUSPICIOUS_SHARE = 0.05  # share of customers' lines whose codes are no product's: above it, warn that codes may differ
 
 
-def score_command(options: argparse.Namespace) -> None:
-    """Clean the receipts, split them at the cut, score every method, print the scoreboard and save it."""
+def score_command(
+    source: str,
+    cut: str | None,
+    baselines: bool,
+    product_code: str | None,
+    date_format: str | None,
+    out: str | None,
+    name: str | None,
+) -> None:
+    """Clean the receipts, split them at the cut, score every method, print the scoreboard and save it.
+
+    `source`: see `receipts_of`. `cut`: a date, year-month-day. ValueError or OSError says what is wrong with the input.
+    """
     from recbook.baselines import evaluation, models
     from recbook.baselines.results import describe_data, results_path, save_results
     from recbook.cleaning import receipts
 
     start = time.perf_counter()
-    methods = models.BASELINES | ({} if options.baselines else _gpt())
-    asked = _date(options.cut)  # wrong options are reported before the work, not after it
-    report(f"reading {options.data}")
-    raw = receipts_of(options.data, options.date_format)
-    data = describe_data(raw, "embedded shop" if options.data == EMBEDDED else options.data)
+    methods = models.BASELINES | ({} if baselines else _gpt())
+    report(f"reading {source}")
+    raw = receipts_of(source, date_format)
+    data = describe_data(raw, "embedded shop" if source == EMBEDDED else source)
     report(f"cleaning {len(raw):,} lines of {data['name']}")
-    clean, _, audit = receipts.clean(raw, options.product_code or receipts.PRODUCT_CODE)
+    clean, _, audit = receipts.clean(raw, product_code or receipts.PRODUCT_CODE)
     report_cleaning(audit)
     usual = evaluation.default_cut(clean)
-    cut = usual if asked is None else asked
-    folder = options.out if options.out is not None or _of_the_book(options, data) else "."
-    results_path(name := options.name or _name(data["name"], cut, usual), folder)
-    split = evaluation.next_basket(clean, cut)
+    asked = usual if cut is None else pd.Timestamp(cut)
+    folder = out if out is not None or of_the_book(source, product_code, data["sha256"]) else "."
+    results_path(name := name or _name(data["name"], asked, usual), folder)  # reported before the work, not after it
+    split = evaluation.next_basket(clean, asked)
     board = evaluation.scoreboard(split, methods, 10, models.description_similarity(split), report)
-    print(f"{data['name']}, cut {cut:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
+    print(f"{data['name']}, cut {asked:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
     print(scoreboard_table(board).to_string())
     seconds, rows = time.perf_counter() - start, evaluation.result_rows(board, split)
-    command = _command(options, data["name"], cut)
+    command = _command(source, data["name"], asked, baselines, product_code, date_format)
     path = save_results(name, rows, command=command, data=data, seconds=seconds, folder=folder)
     report(f"wrote {path} after {seconds:.0f} seconds")
 
@@ -79,19 +87,6 @@ def scoreboard_table(board: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _date(text: str | None) -> pd.Timestamp | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        raise ValueError(f"--cut {text!r} is not a date: write year-month-day, such as 2011-11-09")
-    try:
-        return pd.Timestamp(text)
-    except ValueError:
-        raise ValueError(
-            f"--cut {text} is not a day of the calendar: write year-month-day, such as 2011-11-09"
-        ) from None
-
-
 def receipts_of(source: str, date_format: str | None) -> pd.DataFrame:
     """Raw receipts: the embedded shop's, or those of a file or of `online-retail`, as `load_receipts` reads them."""
     from recbook.cleaning import shop
@@ -111,18 +106,20 @@ def report_cleaning(audit: pd.DataFrame) -> None:
         print(f"  warning: {text}; if they are products, say how codes look with --product-code", file=sys.stderr)
 
 
-def _of_the_book(options: argparse.Namespace, data: dict) -> bool:
+def of_the_book(source: str, product_code: str | None, sha256: str) -> bool:
     """Whether the data are the book's own, by content, read and cleaned as the book does."""
     from recbook.baselines.results import ONLINE_RETAIL_SHA256
 
-    return options.product_code is None and (options.data == EMBEDDED or data["sha256"] == ONLINE_RETAIL_SHA256)
+    return product_code is None and (source == EMBEDDED or sha256 == ONLINE_RETAIL_SHA256)
 
 
-def _command(options: argparse.Namespace, name: str, cut: pd.Timestamp) -> str:
+def _command(
+    source: str, name: str, cut: pd.Timestamp, baselines: bool, product_code: str | None, date_format: str | None
+) -> str:
     """The command that measures the same again; a file appears by its name, without its folder."""
-    data = EMBEDDED if options.data == EMBEDDED else "online-retail" if name == "Online Retail" else name
-    words = ["recbook", "score", "--data", data, *["--baselines"] * options.baselines, "--cut", f"{cut:%Y-%m-%d}"]
-    for option, value in [("--product-code", options.product_code), ("--date-format", options.date_format)]:
+    data = EMBEDDED if source == EMBEDDED else "online-retail" if name == "Online Retail" else name
+    words = ["recbook", "score", "--data", data, *["--baselines"] * baselines, "--cut", f"{cut:%Y-%m-%d}"]
+    for option, value in [("--product-code", product_code), ("--date-format", date_format)]:
         words += [option, value] if value is not None else []
     return shlex.join(words)
 

@@ -8,7 +8,7 @@ renamed, so after a kill at any moment each is there whole or not at all. Checks
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
@@ -185,7 +186,7 @@ def load_gpt(folder: str | Path) -> GPT:
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
-        with torch.device("meta"):  # shapes alone
+        with torch.device("meta"), _Undrawn():  # shapes alone
             model = GPT(GPTConfig(**json.loads(about["config"])))
         prepare_quantized(model, json.loads(about.get("quantized", "{}")))
         weights = load_file(path)
@@ -193,6 +194,17 @@ def load_gpt(folder: str | Path) -> GPT:
         raise ValueError(f"{path} is damaged, or holds no GPT of recbook ({error}): save it again") from error
     _load_weights(model, weights, path, assign=True)
     return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no weights: for a model without memory, that would import PyTorch's compiler, and take a second or more."""
+
+    def __torch_function__(
+        self, function: Callable, _types: object, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function.__name__ == "normal_":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def _write_model(model: nn.Module, path: Path) -> None:

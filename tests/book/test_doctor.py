@@ -1,6 +1,5 @@
 """recbook doctor: what is installed, needed, missing; true, fast, and not to be broken by a broken package."""
 
-import argparse
 import ast
 import json
 import os
@@ -74,7 +73,7 @@ def test_a_package_that_is_missing_is_named_where_it_is_needed(world, capsys):
     lacking = {chapter for chapter, missing in known["chapters"].items() if missing}
     assert lacking == {"04_search", "12_ranking", "16_distillation", "22_system"}
     assert known["chapters"]["04_search"] == ["faiss-cpu"] == known["commands"]
-    assert doctor.doctor_command(argparse.Namespace(json=False)) == 0
+    assert doctor.doctor_command(as_json=False) == 0
     told = capsys.readouterr().out
     assert re.search(r"faiss-cpu +- +search +missing or too old, wanted >=1.8", told)
     assert re.search(r"04_search +needs faiss-cpu:\n +pip install 'recbook\[receipts,embeddings,search\]'", told)
@@ -82,7 +81,7 @@ def test_a_package_that_is_missing_is_named_where_it_is_needed(world, capsys):
 
 def test_a_core_that_lacks_something_gives_exit_code_1(world, capsys):
     del world["scipy"]
-    assert doctor.doctor_command(argparse.Namespace(json=True)) == 1
+    assert doctor.doctor_command(as_json=True) == 1
     known = json.loads(capsys.readouterr().out)
     assert not known["complete"] and known["chapters"]["01_cleaning"] == ["scipy"]
 
@@ -107,7 +106,7 @@ def test_metadata_that_are_not_there_or_older_than_an_extra_are_no_end(world, mo
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", nowhere)
-    assert doctor.doctor_command(argparse.Namespace(json=False)) == 1
+    assert doctor.doctor_command(as_json=False) == 1
     assert "The core is not complete" in capsys.readouterr().out
 
 
