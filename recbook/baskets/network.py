@@ -79,7 +79,7 @@ class Standardize(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(…, columns) -> (…, columns)."""
-        return (values.float() - self.mean) * self.factor
+        return torch.addcmul(-self.mean * self.factor, values.float(), self.factor)  # (values - mean) · factor, at once
 
 
 class BasketNetwork(nn.Module):

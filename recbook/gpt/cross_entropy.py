@@ -27,6 +27,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk:
             f"hidden (N, C), weight (V, C) and targets (N,) do not fit: {tuple(hidden.shape)}, {tuple(weight.shape)}, "
             f"{tuple(targets.shape)}; flatten batch and time into N first"
         )
+    if not torch.compiler.is_compiling():  # compiled code has one shape; here, logits that do not count are not made
+        counted = targets != IGNORE_INDEX
+        hidden, targets = hidden[counted], targets[counted]
     return _LinearCrossEntropy.apply(hidden, weight, targets, chunk, torch.is_grad_enabled())
 
 
@@ -67,9 +70,9 @@ def _softmax_grad(logits: Tensor, targets: Tensor, share: Tensor, wide: torch.dt
 
     The gradient takes the logits' place in memory.
     """
-    logits = logits.to(wide)
-    total = logits.logsumexp(-1)  # (n,)
-    targets = targets[:, None]  # (n,) -> (n, 1)
-    loss = share @ (total - logits.gather(1, targets)[:, 0])
-    grad = logits.sub_((total - share.log())[:, None]).exp_()  # share · softmax; where share is 0, exp(-inf) = 0
-    return loss, grad.scatter_add_(1, targets, -share[:, None])
+    logits, targets, share = logits.to(wide), targets[:, None], share[:, None]  # (n, V), (n, 1), (n, 1)
+    right, highest = logits.gather(1, targets), logits.amax(-1, keepdim=True)
+    odds = logits.sub_(highest).exp_()  # one exponential of every logit, for the loss and for its gradient
+    total = odds.sum(-1, keepdim=True)
+    loss = (share * (total.log() + highest - right)).sum()
+    return loss, odds.mul_(share / total).scatter_add_(1, targets, -share)

@@ -230,18 +230,33 @@ def test_under_autocast_training_stays_close_and_its_gradients_are_float32(model
         assert F.cosine_similarity(parameter.grad.flatten(), expected[name].flatten(), dim=0) > 0.97, name
 
 
-def test_on_a_cpu_attention_stays_float32_under_autocast():
-    seen = []
+def attended(attention, dtype=torch.float32, dropout=0.0):
+    """What attention gives for some queries, keys and values, and the gradients of its sum of squares."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 20, 8, generator=generator).to(dtype).requires_grad_() for _ in range(3)]
+    given = attention(*parts, dropout)
+    return given, *torch.autograd.grad(given.float().square().sum(), parts)
 
-    def spy(query, key, value, *rest):
-        seen.append((query.dtype, torch.is_autocast_enabled("cpu")))
-        return F.softmax(query, -1)
 
-    parts = [torch.randn(1, 2, 3, 4, dtype=torch.bfloat16) for _ in range(3)]
-    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(gpt_model.F, "scaled_dot_product_attention", spy)
-        scaled_dot_product_attention(*parts, None, 0.0)
-    assert seen == [(torch.float32, False)]
+def library(query, key, value, dropout):
+    return F.scaled_dot_product_attention(query, key, value, None, dropout, True)
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_attention_in_plain_products_is_the_librarys_and_so_are_its_gradients(dtype, within):
+    for ours, theirs in zip(attended(gpt_model._causal_attention, dtype), attended(library), strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.float(), theirs, atol=within, rtol=within)
+
+
+def test_its_dropout_leaves_out_that_share_of_the_weights_and_makes_up_for_it():
+    T = 64
+    query, key, one_each = torch.zeros(50, 1, T, T), torch.zeros(50, 1, T, T), torch.eye(T).expand(50, 1, T, T)
+    weights = scaled_dot_product_attention(query, key, one_each, None, 0.4)  # of the values that are seen: all equal
+    whole = scaled_dot_product_attention(query, key, one_each, None, 0.0)
+    assert weights[whole == 0].eq(0).all()  # what comes later stays unseen
+    assert (weights[whole > 0] == 0).float().mean().item() == pytest.approx(0.4, abs=0.01)
+    torch.testing.assert_close(weights[weights > 0], (whole / 0.6)[weights > 0])
 
 
 # The cache
