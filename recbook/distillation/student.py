@@ -25,6 +25,7 @@ from recbook.baskets.shop_features import ShopFeatures
 from recbook.baskets.task import NextBasketTask
 from recbook.cleaning.receipts import descriptions
 from recbook.distillation.labels import Label
+from recbook.training.batching import batch_of_like_length
 from recbook.training.loop import train
 
 # A fifth of the teacher's parameters: most of them are the products' own vectors, so the width decides.
@@ -108,17 +109,8 @@ class DistillationDataset:
         self.weight = teacher_confidence(self.chances) ** how.confidence
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (n, T), the basket that opens at each position or -1 (n, T), and the labels' numbers (n,).
-
-        The labels of a batch have similar lengths, because a network spends as long on padding as on products.
-        """
-        size = min(size, len(self.rows))
-        steps = len(self.rows) // size
-        epoch, place = divmod(step, steps)
-        rng = np.random.default_rng([seed, epoch, 1])
-        drawn = rng.permutation(len(self.rows))[: steps * size]
-        order = drawn[np.argsort(self.lengths[drawn] * np.exp(rng.normal(0, 0.2, len(drawn))), kind="stable")]
-        chosen = order.reshape(steps, size)[rng.permutation(steps)[place]]
+        """Tokens (n, T), the basket that opens at each position or -1 (n, T), and the labels' numbers (n,)."""
+        chosen = batch_of_like_length(self.lengths, step, size, seed)
         tokens, basket, _ = self.windows.ends(self.rows[chosen])
         return tokens, basket, torch.from_numpy(chosen)
 

@@ -6,6 +6,7 @@ The prompt is given, so it has no loss: its targets are -1. `load_pairs` reads i
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import pandas as pd
 from recbook.gpt.cross_entropy import IGNORE_INDEX
 from recbook.tokens.documents import Control, Document, encode_document
 from recbook.tokens.vocabulary import Vocabulary
+from recbook.training.batching import batch_of_like_length
 
 if TYPE_CHECKING:
     import torch
@@ -45,17 +47,20 @@ class PromptAnswerPairs:
 
     def fitting(self, positions: int) -> list[int]:
         """Rows of the pairs that fit in a model with so many positions."""
-        both = zip(self.prompts, self.answers, strict=True)
-        return [row for row, (prompt, answer) in enumerate(both) if len(prompt) + len(answer) - 1 <= positions]
+        return np.flatnonzero(self._lengths - 1 <= positions).tolist()
 
     def take(self, rows: Sequence[int]) -> "PromptAnswerPairs":
         """These pairs alone, in this order."""
         return PromptAnswerPairs([self.prompts[row] for row in rows], [self.answers[row] for row in rows], self.pad)
 
     def batch(self, step: int, size: int, seed: int = 0) -> "tuple[torch.Tensor, torch.Tensor]":
-        """`size` pairs as (tokens, targets), both (B, T) int64: a function of step, size and seed; no pair twice."""
-        rows = np.random.default_rng((seed, step)).permutation(len(self))[:size]
-        return self._at(rows.tolist())
+        """`size` pairs of like length as (tokens, targets), both (B, T) int64: see `batch_of_like_length`."""
+        return self._at(batch_of_like_length(self._lengths, step, size, seed).tolist())
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        both = zip(self.prompts, self.answers, strict=True)
+        return np.array([len(prompt) + len(answer) for prompt, answer in both])
 
     def blocks(self, size: int) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
         """Every pair once, at most `size` a batch."""

@@ -16,6 +16,7 @@ from recbook.gpt.model import GPT
 from recbook.lora.pairs import INSTRUCTION_SET, PromptAnswerPairs, encode_pairs, load_pairs
 from recbook.tokens.documents import Control, Product
 from recbook.tokens.vocabulary import Vocabulary
+from recbook.training.batching import batch_of_like_length
 from recbook.training.config import TrainingConfig
 from recbook.training.loop import train, validation_loss
 
@@ -141,10 +142,23 @@ def test_a_batch_larger_than_the_data_is_all_of_it():
     assert len(data := some(5)) == len(data.batch(0, 8)[0])
 
 
-def test_every_pair_is_drawn_about_as_often():
+def test_every_pair_is_drawn_once_an_epoch():
     data = PromptAnswerPairs([[1]] * 6, [[place] for place in range(6)], PAD)
-    drawn = [target for step in range(600) for target in data.batch(step, 2)[1].flatten().tolist()]
-    assert np.abs(np.bincount(drawn, minlength=6) - 200).max() < 60  # five standard deviations
+    epochs = [[data.batch(3 * epoch + step, 2)[1].flatten().tolist() for step in range(3)] for epoch in range(20)]
+    assert all(sorted(sum(epoch, [])) == list(range(6)) for epoch in epochs)
+    assert len({str(epoch) for epoch in epochs}) > 15  # each in an order of its own
+
+
+def test_pairs_of_a_batch_are_of_like_length():
+    lengths = np.random.default_rng(0).integers(2, 200, 160)
+    data = PromptAnswerPairs([[1]] * 160, [[2] * length for length in lengths.tolist()], PAD)
+    padded = sum(data.batch(step, 16)[0].numel() for step in range(10))
+    assert padded < 1.35 * lengths.sum()  # at random: 1.8
+
+
+def test_the_rows_of_a_batch_are_a_function_of_its_arguments_and_all_where_there_are_fewer():
+    rows = batch_of_like_length([3, 1, 2], 5, 8, 0)
+    assert sorted(rows.tolist()) == [0, 1, 2] and rows.tolist() == batch_of_like_length([3, 1, 2], 5, 8, 0).tolist()
 
 
 @pytest.mark.parametrize("size", [1, 4, 11, 50])
