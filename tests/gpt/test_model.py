@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from recbook.gpt import model as gpt_model
 from recbook.gpt.config import GPT_PRESETS, GPTConfig
 from recbook.gpt.model import GPT, KVCache, from_transformers, scaled_dot_product_attention, to_transformers
 
@@ -230,23 +229,28 @@ def test_under_autocast_training_stays_close_and_its_gradients_are_float32(model
         assert F.cosine_similarity(parameter.grad.flatten(), expected[name].flatten(), dim=0) > 0.97, name
 
 
-def attended(attention, dtype=torch.float32, dropout=0.0):
+def test_on_a_cpu_attention_stays_float32_under_autocast():
+    parts = [torch.randn(1, 2, 3, 4, dtype=torch.bfloat16) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = scaled_dot_product_attention(*parts, None, 0.0)
+    exact = F.scaled_dot_product_attention(*(part.float() for part in parts), is_causal=True)
+    assert found.dtype == torch.float32 and torch.equal(found, exact)
+
+
+def attended(attention, dropout):
     """What attention gives for some queries, keys and values, and the gradients of its sum of squares."""
     generator = torch.Generator().manual_seed(0)
-    parts = [torch.randn(2, 3, 20, 8, generator=generator).to(dtype).requires_grad_() for _ in range(3)]
-    given = attention(*parts, dropout)
-    return given, *torch.autograd.grad(given.float().square().sum(), parts)
+    parts = [torch.randn(2, 3, 20, 8, generator=generator).requires_grad_() for _ in range(3)]
+    given = attention(*parts, None, dropout)
+    return given, *torch.autograd.grad(given.square().sum(), parts)
 
 
-def library(query, key, value, dropout):
-    return F.scaled_dot_product_attention(query, key, value, None, dropout, True)
+def test_where_dropout_leaves_out_nothing_attention_and_its_gradients_are_the_librarys():
+    def library(query, key, value, mask, dropout):
+        return F.scaled_dot_product_attention(query, key, value, mask, 0.0, True)
 
-
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
-def test_attention_in_plain_products_is_the_librarys_and_so_are_its_gradients(dtype, within):
-    for ours, theirs in zip(attended(gpt_model._causal_attention, dtype), attended(library), strict=True):
-        assert ours.dtype == dtype
-        torch.testing.assert_close(ours.float(), theirs, atol=within, rtol=within)
+    for ours, theirs in zip(attended(scaled_dot_product_attention, 1e-9), attended(library, 0.0), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_its_dropout_leaves_out_that_share_of_the_weights_and_makes_up_for_it():
