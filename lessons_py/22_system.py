@@ -77,9 +77,8 @@ shop = workshop.recommender()
 raw = workshop.raw_receipts()
 
 # %% [markdown]
-# That was all of it, if nothing was cached: `Recommender.build(receipts)` cleans, embeds, and trains a BasketGPT, LambdaRank, a student and, unless it is given
-# one, a narrator. Ours is Chapter 14's, trained on the receipts before the cut: it tells the facts that it is given, so a new month's receipts need no new
-# narrator. On the page that follows we take the trained parts out of it, so as not to train them twice, and write everything else ourselves.
+# That was all of it, if nothing was cached: `Recommender.build(receipts)` cleans, embeds, and trains a BasketGPT, LambdaRank, a student and a narrator. On the
+# page that follows we take the trained parts out of it, so as not to train them twice, and write everything else ourselves.
 #
 # ## One page
 #
@@ -101,7 +100,7 @@ vectors = shop.vectors  # pd.DataFrame(encode(list(texts.values())), index=list(
 np.testing.assert_allclose(vectors.loc[list(texts)[:9]], encode(list(texts.values())[:9]), atol=1e-4)
 model = shop.two_stage.model  # BasketGPT.fit(split.receipts)
 trees = shop.two_stage.ranker  # fit_lambdarank(receipts, vectors, RecommenderConfig()): trained on past cuts
-narrator = shop.narrator  # Narrator.fit(known, FactStore(known, cut)): a small GPT, an adapter for one style
+narrator = shop.narrator  # Narrator.fit(receipts, FactStore(receipts, today)): a small GPT, an adapter for one style
 
 # %% [markdown]
 # **What is known now** (Chapter 12): a snapshot with channels that find candidates, features of the candidates, and the ranker, LambdaRank blended with the

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from recbook.gpt.config import GPTConfig
     from recbook.gpt.model import GPT
     from recbook.narratives.fact_store import FactStore
-    from recbook.narratives.narrator import Narrator
     from recbook.system.recommender import Recommender
     from recbook.tokens.vocabulary import Vocabulary
 
@@ -317,26 +316,6 @@ def _narrator_corpus() -> np.ndarray:
     return artifact("narrator's reading", made_of, make, load)
 
 
-def narrator() -> "Narrator":
-    """The `Narrator` of Chapter 14: its base, taught the warm style."""
-    from recbook.narratives.narrator import Narrator, NarratorConfig
-
-    config = NarratorConfig()
-    made_of = {
-        "receipts": schema.receipts_fingerprint(known_receipts()),
-        "scale": model_scale(),
-        "embedded": embedded(),
-        "config": asdict(config),
-        "code": _code(narrator),
-    }
-
-    def make(folder: Path) -> None:
-        base = narrator_base()[0].cpu()
-        Narrator.from_base(base, vocabulary(), fact_store(), config).save(folder)
-
-    return artifact("narrator", made_of, make, Narrator.load)
-
-
 def _catalogue_scale(table: pd.DataFrame) -> int:
     return max(1, round(len(table) / REFERENCE_GOODS))
 
@@ -444,10 +423,7 @@ def student(split: evaluation.Split | None = None) -> "BasketGPT":
 
 
 def recommender() -> "Recommender":
-    """The whole `Recommender` of the receipts that the chapters run on, as of the day after the last.
-
-    Its `narrator` is that of the receipts before the cut; all else is trained on all receipts.
-    """
+    """The whole `Recommender` of the receipts that the chapters run on, as of the day after the last."""
     from recbook.system.build import RecommenderConfig
     from recbook.system.recommender import Recommender
 
@@ -455,12 +431,11 @@ def recommender() -> "Recommender":
     made_of = {
         "receipts": schema.receipts_fingerprint(cleaned().receipts),
         "encoder": WEIGHTS_SHA256,
-        "scale": model_scale(),
         "code": _code(recommender),
         "settings": settings.to_dict(),
     }
 
     def make(folder: Path) -> None:
-        Recommender.build(raw_receipts(), settings, product_code, narrator=narrator()).save(folder / "shop")
+        Recommender.build(raw_receipts(), settings, product_code).save(folder / "shop")
 
     return artifact("recommender", made_of, make, load=lambda folder: Recommender.load(folder / "shop"))

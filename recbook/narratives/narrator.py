@@ -87,27 +87,14 @@ class Narrator:
         rates = NARRATOR_MUON if hasattr(torch.optim, "Muon") else NARRATOR_ADAMW
         pretraining = _for_steps(rates, s.steps, s.batch, 40, s.seed)
         train(model, _windows(corpus, vocabulary, model.config.context), pretraining, progress=progress)
-        return cls.from_base(model, vocabulary, fact_store, s, progress)
-
-    @classmethod
-    def from_base(
-        cls,
-        base: GPT,
-        vocabulary: Vocabulary,
-        fact_store: FactStore,
-        settings: NarratorConfig = NarratorConfig(),  # noqa: B008  (frozen)
-        progress: bool = True,
-    ) -> "Narrator":
-        """A narrator from a base that was pre-trained to copy facts, which learns the style and is changed in place."""
-        s = settings
-        add_adapter(base, s.style, DEFAULT_LORA, s.seed)
+        add_adapter(model, s.style, DEFAULT_LORA, s.seed)
         everything = FactSubset(fact_store.customers, fact_store.table.index.tolist())
         facts = draw_facts(fact_store, everything, s.pairs, s.seed)
-        pairs = narrative_pairs(facts, s.style, vocabulary, base.config.context, s.seed)
+        pairs = narrative_pairs(facts, s.style, vocabulary, model.config.context, s.seed)
         tuning = _for_steps(NARRATOR_STYLE_TUNING, s.style_steps, 16, 20, s.seed)
-        train(base, pairs, tuning, progress=progress)
-        merge_and_unload(base, s.style)
-        return cls(base, vocabulary, s.style)
+        train(model, pairs, tuning, progress=progress)
+        merge_and_unload(model, s.style)
+        return cls(model, vocabulary, s.style)
 
     def tell(self, facts: Sequence[Facts], checker: ClaimChecker, seed: int = 0) -> list[Narrative]:
         """A narrative for each of the facts, every sentence checked: see `write_checked`."""

@@ -74,11 +74,9 @@ class Recommender:
         settings: RecommenderConfig = RecommenderConfig(),  # noqa: B008  (frozen)
         product_code: str = rc.PRODUCT_CODE,
         say: Callable[[str], None] | None = print,
-        narrator: Narrator | None = None,
     ) -> "Recommender":
         """Run every stage, from raw receipts (`load_receipts`) to a recommender. `say` gets each stage's name.
 
-        A `narrator` that was trained on earlier receipts of the shop may serve on: it tells the facts it is given.
         ValueError if the receipts cannot be cleaned, or are too few to learn from.
         """
         seconds: dict[str, float] = {}
@@ -94,10 +92,10 @@ class Recommender:
             ranker = fit_lambdarank(receipts, vectors, settings)
         with timed_stage("teach a student", seconds, say):
             student = fit_student(split, model, ranker, vectors, settings.student, progress=say is not None)
-        if narrator is None:
-            with timed_stage("learn to explain", seconds, say):
-                facts = FactStore(receipts, split.cut)
-                narrator = Narrator.fit(receipts, facts, settings.narrator, progress=say is not None)
+        with timed_stage("learn to explain", seconds, say):
+            narrator = Narrator.fit(
+                receipts, FactStore(receipts, split.cut), settings.narrator, progress=say is not None
+            )
         with timed_stage("put together", seconds, say):
             made = cls(receipts, model, ranker, student, narrator, vectors, settings)
         made.seconds = seconds

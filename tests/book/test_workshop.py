@@ -253,34 +253,16 @@ def test_the_student_is_taught_once_and_loaded(monkeypatch, capsys):
     assert (first.score(asked) == again.score(asked)).all() and first.settings.width == STUDENT_CONFIG.width
 
 
-def test_the_narrator_is_taught_on_its_base_once_and_loaded(tiny, monkeypatch, capsys):
-    from recbook.narratives import narrator
-
-    plan = dict(steps=4, batch=4, warmup=2, evaluate_every=4, save_every=4)
-    sizes = dict(NARRATOR_BASE=plan, NARRATOR_PROMPTS=10, NARRATOR_SENTENCES=10, ANSWER_POSITIONS=256)
-    for name, value in sizes.items():
-        monkeypatch.setattr(workshop, name, value)
-    config = narrator.NarratorConfig(pairs=30, style_steps=2)
-    monkeypatch.setattr(narrator, "NarratorConfig", lambda: config)
-    first, again = workshop.narrator(), workshop.narrator()
-    assert built(capsys) == {"vocabulary", "narrator's reading", "narrator base", "narrator"}
-    base, taught = workshop.narrator_base()[0].state_dict(), first.model.state_dict()
-    assert taught.keys() == base.keys() and any(not torch.equal(taught[name], base[name]) for name in base)
-    assert all(torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in taught.items())
-
-
-def test_the_recommender_is_built_once_and_loaded_with_the_narrator_of_the_workshop(small_shop, monkeypatch, capsys):
+def test_the_recommender_is_built_once_and_loaded(small_shop, monkeypatch, capsys):
     from recbook.system.recommender import Recommender
 
     built = []
 
-    def build(raw, settings, product_code, narrator):
+    def build(raw, settings, product_code):
         built.append(len(raw))
-        assert narrator is small_shop.narrator
         return small_shop
 
     monkeypatch.setattr(Recommender, "build", build)
-    monkeypatch.setattr(workshop, "narrator", lambda: small_shop.narrator)
     customer = small_shop.customers[0]
     for _ in range(2):
         shop_now = workshop.recommender()

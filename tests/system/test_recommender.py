@@ -12,7 +12,6 @@ pytest.importorskip("lightgbm")
 from recbook import storage
 from recbook.baselines import evaluation
 from recbook.cleaning import receipts as rc
-from recbook.cleaning.shop import simulate
 from recbook.narratives.fact_store import GUEST, NEW_FOR
 from recbook.system.build import RecommenderConfig
 from recbook.system.files import check_place
@@ -262,17 +261,6 @@ def test_a_save_that_fails_leaves_the_old_one(small_shop, kept, monkeypatch):
         small_shop.save(kept)
     assert Recommender.load(kept).customers == small_shop.customers
     assert [path.name for path in kept.parent.iterdir()] == ["shop"]
-
-
-def test_a_narrator_of_another_month_tells_of_products_that_it_never_read(small_shop):
-    made = Recommender.build(
-        simulate(seed=1, lines=6_000).receipts, RecommenderConfig.tiny(), say=None, narrator=small_shop.narrator
-    )
-    assert made.narrator is small_shop.narrator and "learn to explain" not in made.seconds
-    told = made.recommend(made.customers[0], k=3)
-    assert set(told["code"]) - set(small_shop.narrator.vocabulary.product)  # another shop: other products
-    for name, why in zip(told["description"], told["why"], strict=True):
-        assert name.lower() in why.lower()
 
 
 def test_receipts_without_returning_customers_are_refused(shop):
