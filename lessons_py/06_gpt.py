@@ -811,7 +811,8 @@ print("loss and both gradients: equal to those through the whole logits")
 #
 # `recbook.gpt.model` has the same parts with the names of this page, `recbook.gpt.cross_entropy` the loss. The package's
 # attention makes queries, keys and values with one matrix product, can keep them in a cache, and leaves the softmax to
-# PyTorch's `scaled_dot_product_attention`, which never stores the weights:
+# PyTorch's `scaled_dot_product_attention`, which never stores the weights (but in training with dropout on a CPU, where plain
+# products like those above take half the time):
 
 # %%
 page.source(Attention)
