@@ -1,4 +1,4 @@
-"""The command line: `recbook build`, `recommend`, `chat`, `score` and `doctor`; each command's work is in its module.
+"""The command line: `recbook build`, `recommend`, `chat`, `score`, `cache` and `doctor`; the work is in other modules.
 
 Answers go to stdout, progress and errors to stderr. Nothing heavy is imported before a command needs it.
 """
@@ -60,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{error}: {remedy}"
     except (ValueError, OSError) as error:  # receipts.ReceiptsError is a ValueError
         message = str(error)
+    if not message.isprintable():  # nothing that a terminal would obey, from a file's name perhaps
+        from recbook.cleaning.schema import printable
+
+        message = printable(message)
     print("recbook: " + " ".join(message.split()), file=sys.stderr)
     return BAD_INPUT
 
@@ -283,6 +287,19 @@ def score(**options: Any) -> None:
     from recbook.system.scoring import score_command
 
     score_command(**options)
+
+
+@command_line.command(epilog=_end("recbook cache", "recbook cache --clear"))
+@click.option("--clear", is_flag=True, help="Remove all that can be made again; downloads and paid answers stay.")
+def cache(clear: bool) -> None:
+    """List what is kept between runs.
+
+    Trained models and other artifacts of the chapters, with their sizes and when they were last used, in RECBOOK_HOME
+    or your cache folder. Artifacts of code that has changed go by themselves, but for the newest three of a kind.
+    """
+    from recbook.system.commands import cache_command
+
+    cache_command(clear)
 
 
 @command_line.command(epilog=_end("recbook doctor", "recbook doctor --json", then=[DOCTOR_EXITS_HELP]))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from recbook.cleaning.schema import printable
+
 if TYPE_CHECKING:
     from recbook.baselines.evaluation import Split
 
@@ -46,7 +48,8 @@ def score_command(
     results_path(name := name or _name(data["name"], asked, usual), folder)  # reported before the work, not after it
     split = evaluation.next_basket(clean, asked)
     board = evaluation.scoreboard(split, methods, 10, models.description_similarity(split), report)
-    print(f"{data['name']}, cut {asked:%Y-%m-%d}: {len(split.shoppers):,} shoppers, {len(split.codes):,} products\n")
+    counts = f"{len(split.shoppers):,} shoppers, {len(split.codes):,} products"
+    print(f"{printable(data['name'])}, cut {asked:%Y-%m-%d}: {counts}\n")
     print(scoreboard_table(board).to_string())
     seconds, rows = time.perf_counter() - start, evaluation.result_rows(board, split)
     command = _command(source, data["name"], asked, baselines, product_code, date_format)
@@ -133,4 +136,4 @@ def _name(data: str, cut: pd.Timestamp, usual: pd.Timestamp) -> str:
 
 def report(message: str) -> None:
     """Report progress on stderr."""
-    print(f"  {message} …", file=sys.stderr, flush=True)
+    print(f"  {printable(message)} …", file=sys.stderr, flush=True)
