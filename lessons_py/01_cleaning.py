@@ -491,11 +491,34 @@ print(f"{audit['rows'].sum():,} taken out + {len(lines):,} kept = {len(raw):,} i
 # %% [markdown]
 # ## Baskets
 #
-# A recommender of this book sees *baskets*: the distinct products of one invoice. Quantities are dropped. A dozen
-# candles is not twelve times the interest of one, and a shop that resells buys by the hundred.
+# A recommender of this book sees *baskets*: the distinct products that one customer buys on one invoice on one day.
+# Quantities are dropped. A dozen candles is not twelve times the interest of one, and a shop that resells buys by the
+# hundred.
+#
+# Is a basket not simply an invoice number? Mostly. But a till begins its numbers anew, two tills count alike, and a
+# customer is still at the counter when midnight comes:
 
 # %%
+odd = pd.DataFrame(
+    [
+        ("7", "candle", "2011-03-01 23:58", 17850),
+        ("7", "teapot", "2011-03-02 00:03", 17850),  # midnight passed
+        ("7", "garland", "2011-03-01 15:20", 13047),  # another till
+        ("7", "napkins", "2011-11-20 10:00", 17850),  # the numbers began anew
+    ],
+    columns=["invoice", "code", "date", "customer"],
+)
+rc.with_baskets(odd.assign(date=pd.to_datetime(odd["date"])))
+
+# %% [markdown]
+# Three baskets, each with a name and one time, that of its first line. It matters that this is settled once, and here.
+# If every chapter drew the line on its own, a network would learn from one kind of basket and be asked about another;
+# and a cut in time, at midnight say, would lay half of a basket on each side: half of the answer, given away.
+
+# %%
+by_hand = rc.with_baskets(by_hand)
 baskets = rc.baskets(by_hand)
+assert len(baskets) == len(baskets.drop_duplicates(["invoice", "customer", "date"]))
 baskets.head(3)
 
 # %%
@@ -826,7 +849,7 @@ check("1.4", newest_names)
 # ### Exercise 1.5: how much is bought again?
 #
 # Take each customer's baskets after the first one. Return the share of their products that the customer had in an
-# earlier basket. A product counts once a basket. The receipts are in time order; an invoice belongs to one customer.
+# earlier basket. A product counts once a basket. The receipts are clean: in time order, and each invoice is one basket.
 
 
 # %%

@@ -92,7 +92,7 @@ def _parted(receipts: pd.DataFrame, cut: pd.Timestamp, min_shoppers: int) -> tup
 def _split(past: pd.DataFrame, future: pd.DataFrame, codes: np.ndarray, cut: pd.Timestamp) -> Split:
     """The split that judges everybody in `future` on their first invoice there."""
     first = future.sort_values("date", kind="stable").groupby("customer")["invoice"].first()
-    basket = future[future["invoice"] == future["customer"].map(first)]
+    basket = future[future["invoice"].isin(first)]
     shoppers = first.index.to_numpy(np.int64)  # sorted by groupby
     counts = count_invoices(past, shoppers, codes)
     return Split(cut, past, codes, shoppers, counts, count_invoices(basket, shoppers, codes).astype(bool))
@@ -108,9 +108,15 @@ def count_invoices(receipts: pd.DataFrame, shoppers: np.ndarray, codes: np.ndarr
     return sparse.csr_matrix((ones, (rows[known], columns[known])), shape=shape)  # duplicates are summed
 
 
-def buyers(split: Split) -> np.ndarray:
-    """How many shoppers, judged or not, bought each product before the cut: (products,) int64."""
-    return split.receipts.groupby("code")["customer"].nunique().reindex(split.codes, fill_value=0).to_numpy(np.int64)
+def buyers(split: Split, days: int | None = None) -> np.ndarray:
+    """How many shoppers, judged or not, bought each product before the cut: (products,) int64.
+
+    `days`: only in the last so many before the cut.
+    """
+    receipts = split.receipts
+    if days is not None:
+        receipts = receipts[receipts["date"] >= split.cut - pd.Timedelta(days=days)]
+    return receipts.groupby("code")["customer"].nunique().reindex(split.codes, fill_value=0).to_numpy(np.int64)
 
 
 def _span(receipts: pd.DataFrame) -> str:

@@ -57,15 +57,13 @@ def interaction_log(
     """
     receipts = receipts[receipts["code"].isin(codes)]
     origin = receipts["date"].min().normalize() if origin is None else origin
-    basket = ["customer", "invoice"]  # an invoice number may come again for another customer
-    lines = receipts.drop_duplicates([*basket, "code"])[[*basket, "code", "date"]]
-    begun = lines.groupby(basket, sort=False)["date"].transform("min")
-    lines = lines.assign(day=(begun - origin) / DAY).sort_values(["customer", "day", "invoice"], kind="stable")
-    new = lines[basket].ne(lines[basket].shift()).any(axis=1).to_numpy()
+    lines = receipts.drop_duplicates(["invoice", "code"]).sort_values(["customer", "date", "invoice"], kind="stable")
+    new = lines["invoice"].ne(lines["invoice"].shift()).to_numpy()
     starts = np.append(np.flatnonzero(new), len(lines))
     customer = lines["customer"].to_numpy(np.int64)[new]
     items = np.searchsorted(codes, lines["code"].to_numpy(str))
-    return InteractionLog(len(codes), origin, items, starts, lines["day"].to_numpy()[new], _first(customer)), customer
+    days = ((lines["date"] - origin) / DAY).to_numpy()[new]
+    return InteractionLog(len(codes), origin, items, starts, days, _first(customer)), customer
 
 
 def log_of_histories(

@@ -26,6 +26,8 @@ CLEAN_NAMES = {
     "Country": "country",
 }
 
+SAME_BASKET = pd.Timedelta(hours=12)  # a line on the next day belongs to a basket whose last line is no older
+
 Rule = Callable[[pd.DataFrame], pd.Series]  # rows -> which of them to remove
 
 
@@ -37,22 +39,27 @@ class Cleaned(NamedTuple):
     audit: pd.DataFrame
 
 
-def clean(raw: pd.DataFrame, product_code: str = PRODUCT_CODE) -> Cleaned:
+def clean(raw: pd.DataFrame, product_code: str = PRODUCT_CODE, before: pd.Timestamp | None = None) -> Cleaned:
     """Clean receipts from raw ones, by `rules`, and account for every row.
 
     `receipts` has `invoice`, `code`, `description` (one per code: the most frequent), `quantity` (units), `date`,
-    `price` (pounds per unit), `customer`, `country`, in time order. `removed` has the raw columns and `rule`. Both are
-    indexed by the row in the file. `audit` has one row per rule and one for what is kept: `rows` adds up to the file,
+    `price` (pounds per unit), `customer`, `country`, in time order; an `invoice` is one basket, and its `date` is that
+    of its first line (`with_baskets`). `removed` has the raw columns and `rule`. Both are indexed by the row in the
+    file. `audit` has one row per rule and one for what is kept: `rows` adds up to the file,
     `share` is of the file, `left` is what goes on to the next rule, `alone` is what the rule would take if it were the
     first.
 
     Raises `ReceiptsError` if `raw` is not receipts or if nothing is left. Shops with other codes than five digits and a
     letter say how theirs look with `product_code`, a regular expression. Codes are written in capitals.
+
+    With `before`, only what was known before that moment counts: a first rule, "not yet known", removes the later rows,
+    so that no later cancellation undoes a sale and no later description names a product.
     """
     raw = check_receipts(raw)
     _check_pattern(product_code)
     left, removed, audit = raw, [], []
-    for name, rule in rules(product_code).items():
+    later: dict[str, Rule] = {} if before is None else {"not yet known": lambda rows: rows["InvoiceDate"] >= before}
+    for name, rule in (later | rules(product_code)).items():
         drop = rule(left)
         removed.append(left[drop].assign(rule=name))
         left = left[~drop]
@@ -121,12 +128,36 @@ def _at(rows: pd.DataFrame, labels: pd.Series) -> pd.Series:
 
 def _finished(kept: pd.DataFrame) -> pd.DataFrame:
     """Kept raw rows under the names and types of clean receipts, in time order, with one description per code."""
-    receipts = kept.rename(columns=CLEAN_NAMES).sort_values("date", kind="stable")
+    receipts = with_baskets(kept.rename(columns=CLEAN_NAMES))
     receipts["code"] = receipts["code"].str.upper()  # some tills write 85123a for 85123A
     receipts["customer"] = receipts["customer"].astype("int64")
     receipts["country"] = receipts["country"].fillna("Unspecified")
     receipts["description"] = receipts["code"].map(_most_frequent(receipts["code"], receipts["description"]))
     return receipts
+
+
+def with_baskets(receipts: pd.DataFrame) -> pd.DataFrame:
+    """The lines in time order, each `invoice` one basket, each `date` that of the basket's first line.
+
+    A basket is what one customer buys on one invoice on one day; what follows within `SAME_BASKET`, after midnight,
+    belongs to it. Tills start their numbers anew: of the baskets that share a number, the second in time is named
+    `536365#2`. So all that groups by invoice means baskets, and all that cuts by date cuts between them.
+    """
+    lines = receipts.sort_values("date", kind="stable")
+    number = lines.groupby(["customer", "invoice"], sort=False).ngroup()
+    gap, nights = (column.groupby(number).diff() for column in (lines["date"], lines["date"].dt.normalize()))
+    part = ((gap > SAME_BASKET) & (nights > pd.Timedelta(0))).groupby(number).cumsum()  # how often it began anew
+    basket = lines.groupby([number, part], sort=False).ngroup()  # numbered in time order
+    names = lines["invoice"].groupby(basket).first()
+    place = names.groupby(names).cumcount() + 1  # among the baskets with this number
+    if place.max() > 1:
+        mark = "#"
+        while names.str.contains(mark, regex=False).any():  # or two baskets might get one name
+            mark += "#"
+        names = names.where(place == 1, names + mark + place.astype(str))
+        lines["invoice"] = names.loc[basket].to_numpy()
+    lines["date"] = lines["date"].groupby(basket).transform("first")
+    return lines.sort_values("date", kind="stable")
 
 
 def _most_frequent(codes: pd.Series, texts: pd.Series) -> pd.Series:
@@ -176,6 +207,15 @@ def histories(receipts: pd.DataFrame) -> dict[int, list[list[str]]]:
     """Each customer's baskets, oldest first: `{17850: [["85123A", "71053"], ["22632"]], …}`."""
     table = baskets(receipts)
     return {int(customer): list(codes) for customer, codes in table.groupby("customer")["codes"]}
+
+
+def dated_baskets(lines: pd.DataFrame) -> list[tuple[pd.Timestamp, list[str]]]:
+    """One customer's baskets, from their lines in time order: the date of each, and its distinct codes."""
+    held: dict[str, dict[str, None]] = {}
+    for invoice, code in zip(lines["invoice"].tolist(), lines["code"].tolist(), strict=True):
+        held.setdefault(invoice, {})[code] = None
+    dates = lines["date"][~lines["invoice"].duplicated()].tolist()
+    return [(date, list(codes)) for date, codes in zip(dates, held.values(), strict=True)]
 
 
 def descriptions(receipts: pd.DataFrame) -> dict[str, str]:

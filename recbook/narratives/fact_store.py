@@ -73,8 +73,8 @@ class FactStore:
         where = (customers.get_indexer(pairs["customer"]), codes.get_indexer(pairs["code"]))
         self._held = sparse.csc_matrix((np.ones(len(pairs), np.int32), where), (len(customers), len(codes)))
         self._buyers = np.asarray(self._held.sum(axis=0)).ravel()  # (products,)
-        baskets = self.lines.drop_duplicates(["invoice", "code"], keep="last")
-        self._lines = {int(customer): rows for customer, rows in baskets.groupby("customer")[["code", "date", "price"]]}
+        lines = self.lines.groupby("customer")[["invoice", "code", "date", "price"]]
+        self._lines = {int(customer): rows for customer, rows in lines}
         self._purchase_cache: dict[int, dict[str, tuple[list, float]]] = {}
 
     @property
@@ -91,9 +91,13 @@ class FactStore:
 
         A guest is not among the shoppers that are counted. KeyError for a product that the fact store does not know.
         """
-        rows = [(code, date, self._rows[code]["price"]) for date, codes in baskets for code in dict.fromkeys(codes)]
+        rows = [
+            (basket, code, date, self._rows[code]["price"])
+            for basket, (date, codes) in enumerate(baskets)
+            for code in dict.fromkeys(codes)
+        ]
         with_guest = copy.copy(self)
-        lines = pd.DataFrame(rows, columns=["code", "date", "price"]).sort_values("date", kind="stable")
+        lines = pd.DataFrame(rows, columns=["invoice", "code", "date", "price"]).sort_values("date", kind="stable")
         with_guest._lines, with_guest._purchase_cache = self._lines | {GUEST: lines}, {}
         return with_guest
 
@@ -157,14 +161,14 @@ class FactStore:
     def history(self, customer: int) -> list[tuple[pd.Timestamp, list[str]]]:
         """A shopper's baskets, oldest first, as `BasketGPT` takes them: dates and codes."""
         self._purchases(customer)  # KeyError for an unknown customer
-        return [(date, codes["code"].tolist()) for date, codes in self._lines[customer].groupby("date")]
+        return rc.dated_baskets(self._lines[customer])
 
     def _purchases(self, customer: int) -> dict[str, tuple[list, float]]:
         """By code, in the order first bought: the dates of the baskets that held it, and what a unit cost last."""
         if customer not in self._lines:
             raise KeyError(f"customer {customer} bought nothing before {self.moment:%Y-%m-%d}")
         if customer not in self._purchase_cache:
-            lines = self._lines[customer]
+            lines = self._lines[customer].drop_duplicates(["invoice", "code"], keep="last")
             places, paid = lines.groupby("code", sort=False).indices, lines["price"].to_numpy()
             dates = lines["date"].tolist()
             self._purchase_cache[customer] = {

@@ -23,11 +23,11 @@ def receipts() -> pd.DataFrame:
     """Lines out of order: two invoices a day, one twice the same product, one product that no catalogue holds."""
     lines = [
         (7, "i4", "B", "2011-01-05 09:00"),
-        (3, "i2", "D", "2011-01-03 12:05"),  # a later line of an invoice that begins at 12:00
+        (3, "i2", "D", "2011-01-03 12:00"),
         (3, "i2", "A", "2011-01-03 12:00"),
         (3, "i1", "C", "2011-01-01 08:00"),
         (7, "i3", "E", "2011-01-02 10:00"),
-        (3, "i2", "D", "2011-01-03 12:07"),
+        (3, "i2", "D", "2011-01-03 12:00"),
         (3, "i5", "A", "2011-01-03 18:00"),
         (7, "i4", "unknown", "2011-01-05 09:00"),
         (9, "i6", "unknown", "2011-01-06 09:00"),

@@ -119,6 +119,68 @@ def test_receipts_come_out_in_time_order_whatever_the_order_of_the_file():
     assert rc.clean(frame(*rows)).receipts.index.tolist() == [1, 2, 0]
 
 
+# ---- baskets: what one customer buys on one invoice on one day
+
+
+def baskets_of(*rows: tuple[str, int, str]) -> list[tuple[str, str]]:
+    """Invoice and date of clean lines, in the order given, from invoices, customers and dates; each of its own code."""
+    cleaned = rc.clean(
+        frame(*(line(invoice=i, customer=c, date=d, code=f"{10000 + n}") for n, (i, c, d) in enumerate(rows)))
+    )
+    receipts = cleaned.receipts.sort_index()
+    return list(zip(receipts["invoice"], receipts["date"].dt.strftime("%d %H:%M"), strict=True))
+
+
+def test_a_basket_has_the_date_of_its_first_line_after_midnight_too():
+    rows = [("7", 1, "2011-03-02 00:40"), ("7", 1, "2011-03-01 23:58"), ("7", 1, "2011-03-01 20:00")]
+    assert baskets_of(*rows) == [("7", "01 20:00")] * 3
+
+
+def test_two_customers_with_one_number_have_two_baskets():
+    rows = [("7", 2, "2011-03-01 10:05"), ("7", 1, "2011-03-01 10:00"), ("7", 2, "2011-03-01 10:10")]
+    assert baskets_of(*rows) == [("7#2", "01 10:05"), ("7", "01 10:00"), ("7#2", "01 10:05")]
+
+
+def test_a_number_that_comes_again_on_another_day_is_another_basket():
+    rows = [
+        ("7", 1, "2011-03-01 09:00"),
+        ("7", 1, "2011-03-01 22:00"),
+        ("7", 1, "2011-03-02 11:00"),
+        ("7", 1, "2011-05-09 09:00"),
+    ]
+    assert baskets_of(*rows) == [("7", "01 09:00"), ("7", "01 09:00"), ("7#2", "02 11:00"), ("7#3", "09 09:00")]
+
+
+def test_no_basket_gets_the_name_of_another():
+    rows = [("7", 1, "2011-03-01 09:00"), ("7", 2, "2011-03-01 10:00"), ("7#2", 3, "2011-03-01 11:00")]
+    assert [name for name, _ in baskets_of(*rows)] == ["7", "7##2", "7#2"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("12"), st.sampled_from([1, 2]), st.integers(0, 120)), min_size=1, max_size=30)
+)
+def test_baskets_are_those_that_loops_find(rows):
+    """A plain loop over the lines in time order; every cut by date leaves each basket on one side."""
+    dates = [pd.Timestamp("2011-03-01") + pd.Timedelta(hours=hour) for _, _, hour in rows]
+    lines = [
+        line(invoice=i, customer=c, date=str(d), code=f"{10000 + n}")
+        for n, ((i, c, _), d) in enumerate(zip(rows, dates, strict=True))
+    ]
+    receipts = rc.clean(frame(*lines)).receipts
+    last: dict[tuple[str, int], pd.Timestamp] = {}
+    opened: dict[tuple[str, int], int] = {}
+    basket, begun = {}, {}
+    for n in sorted(range(len(rows)), key=lambda n: (dates[n], n)):
+        who, when = rows[n][:2], dates[n]
+        fresh = who not in last or (when.date() != last[who].date() and when - last[who] > pd.Timedelta(hours=12))
+        opened[who] = n if fresh else opened[who]
+        basket[n], begun[n], last[who] = opened[who], dates[opened[who]], when
+    assert receipts["date"].to_dict() == begun
+    pairs = {(basket[n], invoice) for n, invoice in receipts["invoice"].items()}
+    assert len(pairs) == len({name for _, name in pairs}) == len(set(basket.values()))
+
+
 def test_other_shops_say_how_their_codes_look():
     raw = frame(line(code="SKU-1"), line(code="POST"))
     with pytest.raises(
@@ -584,12 +646,10 @@ def test_a_missing_path_and_a_folder(tmp_path):
 
 
 def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch, raw):
-    def absent(*arguments, **options):
-        raise ModuleNotFoundError("No module named 'openpyxl'", name="openpyxl")
-
-    monkeypatch.setattr(pd, "read_excel", absent)
+    path = written(tmp_path, workbook(raw), "a.xlsx")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(schema.ReceiptsError, match=r"not installed \(openpyxl\).*recbook\[receipts\]"):
-        load_receipts(written(tmp_path, workbook(raw), "a.xlsx"))
+        load_receipts(path)
 
 
 def test_a_frame_that_is_not_receipts_is_refused_by_clean():
