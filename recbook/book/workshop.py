@@ -10,7 +10,6 @@ like (unset: `PRODUCT_CODE`), and `RECBOOK_DATE_FORMAT`, how its dates are writt
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
@@ -27,7 +26,7 @@ from recbook.cleaning import schema, shop
 from recbook.cleaning.load import load_receipts
 from recbook.embeddings.encoder import PACKAGED_MODEL, WEIGHTS_SHA256, encode
 from recbook.freshness import fingerprint
-from recbook.storage import artifact, digest, home
+from recbook.storage import alone, artifact, digest, discard, home
 
 if TYPE_CHECKING:
     from recbook.baskets.model import BasketGPT
@@ -68,14 +67,17 @@ def raw_receipts() -> pd.DataFrame:
     return _raw(data_name(), _date_format())
 
 
-def cleaned() -> rc.Cleaned:
-    """The receipts that the chapters run on, cleaned: `.receipts`, `.removed`, `.audit`. Cached in memory."""
-    return _cleaned(data_name(), _date_format(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE)
+def cleaned(before: pd.Timestamp | None = None) -> rc.Cleaned:
+    """The receipts that the chapters run on, cleaned: `.receipts`, `.removed`, `.audit`. Cached in memory.
+
+    `before`: as they could be cleaned at that moment.
+    """
+    return _cleaned(data_name(), _date_format(), os.environ.get("RECBOOK_PRODUCT_CODE") or rc.PRODUCT_CODE, before)
 
 
-@lru_cache(maxsize=1)
-def _cleaned(name: str, date_format: str | None, product_code: str) -> rc.Cleaned:
-    return rc.clean(_raw(name, date_format), product_code)
+@lru_cache(maxsize=2)
+def _cleaned(name: str, date_format: str | None, product_code: str, before: pd.Timestamp | None) -> rc.Cleaned:
+    return rc.clean(_raw(name, date_format), product_code, before)
 
 
 def _raw(name: str, date_format: str | None) -> pd.DataFrame:
@@ -325,7 +327,6 @@ def _trained(
 ) -> "tuple[GPT, list[dict]]":
     """A GPT trained on the first of two token streams and validated on the second, and its metrics; an artifact."""
     import torch
-    from filelock import FileLock
 
     from recbook.gpt.model import GPT
     from recbook.tokens.files import TokenWindows
@@ -350,17 +351,17 @@ def _trained(
         model = GPT(config, seed=SEED).to(device)
         data = TokenWindows(learn, config.context)
         some = TokenWindows(judge[: WATCHED_WINDOWS * config.context + 1], config.context)
-        metrics = train(model, data, settings, run, validate=lambda m: validation_loss(m, some))
-        checkpoints.save_gpt(model, folder)
+        with alone(run):  # so that nobody takes the checkpoints of a running training for left-overs
+            metrics = train(model, data, settings, run, validate=lambda m: validation_loss(m, some))
+        checkpoints.save_gpt(model, folder / "model")
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
     def load(folder: Path) -> "tuple[GPT, list[dict]]":
-        return checkpoints.load_gpt(folder).to(device).eval(), json.loads((folder / "metrics.json").read_text())
+        model = checkpoints.load_gpt(folder / "model").to(device).eval()
+        return model, json.loads((folder / "metrics.json").read_text())
 
-    home().mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{run}.lock"):  # a second process that needs the model waits, and loads it
-        kept = artifact(name, made_of, make, load)
-        shutil.rmtree(run, ignore_errors=True)  # only now: the artifact is complete
+    kept = artifact(name, made_of, make, load)
+    discard(run)  # only now: the artifact is complete
     return kept
 
 
@@ -389,8 +390,8 @@ def basket_gpt(split: evaluation.Split | None = None) -> "BasketGPT":
     return artifact(
         "basket model",
         made_of,
-        make=lambda folder: BasketGPT.fit(split.receipts, settings).save(folder),
-        load=BasketGPT.load,
+        make=lambda folder: BasketGPT.fit(split.receipts, settings).save(folder / "model"),
+        load=lambda folder: BasketGPT.load(folder / "model"),
     )
 
 
@@ -417,9 +418,9 @@ def student(split: evaluation.Split | None = None) -> "BasketGPT":
     def make(folder: Path) -> None:
         vectors = pd.DataFrame(encode(list(rc.descriptions(split.receipts).values())), index=split.codes)
         ranker = fit_lambdarank(split.receipts, vectors, RecommenderConfig())
-        fit_student(split, model, ranker, vectors, sizes).save(folder)
+        fit_student(split, model, ranker, vectors, sizes).save(folder / "model")
 
-    return artifact("student", made_of, make, load=BasketGPT.load)
+    return artifact("student", made_of, make, load=lambda folder: BasketGPT.load(folder / "model"))
 
 
 def recommender() -> "Recommender":

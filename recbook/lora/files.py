@@ -1,18 +1,18 @@
 """Adapters on disk, without their base, in the format of `peft`: either library reads the files of the other.
 
-A file of ours also holds the fingerprint of the base that the adapter was trained on. On another base an adapter would
-run and give wrong outputs without an error, so a wrong base is refused.
+A folder of ours also has a manifest with checksums, and its weights the fingerprint of the base that the adapter was
+trained on. On another base an adapter would run and give wrong outputs without an error, so a wrong base is refused.
 """
 
 import json
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from recbook import storage
 from recbook.lora.layers import (
     LoRAConfig,
     adapted_layers,
@@ -23,25 +23,25 @@ from recbook.lora.layers import (
     layer_shape,
     target_layers,
 )
-from recbook.storage import whole_file
+from recbook.training.checkpoints import write_tensors
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
+ADAPTER_KIND = "adapter"  # in the manifest
 
 
 def save_adapter(model: nn.Module, name: str, folder: str | Path) -> Path:
-    """Save one adapter alone, as `peft` does, with the fingerprint of its base. Returns the path of the weights.
+    """Keep one adapter alone in a folder, as `peft` does, with its base's fingerprint. Returns the path of the weights.
 
-    It writes two files. Neither appears before both are written, and the weights come last: a folder with weights is
-    complete.
+    The folder is there whole or not at all. ValueError if it holds anything but an adapter of ours.
     """
     check_not_merged(model)
     check_known(model, name)
-    tensors, folder = {}, Path(folder)
+    tensors = {}
     for place, layer in adapted_layers(model).items():
         if name in layer.settings:
             settings = layer.settings[name]
-            tensors[_key(place, "A")] = layer.A[name].detach().cpu().contiguous()
-            tensors[_key(place, "B")] = layer.B[name].detach().cpu().contiguous()
+            tensors[_key(place, "A")] = layer.A[name].detach().cpu()
+            tensors[_key(place, "B")] = layer.B[name].detach().cpu()
     description = {
         "peft_type": "LORA",
         "r": settings.rank,
@@ -49,23 +49,25 @@ def save_adapter(model: nn.Module, name: str, folder: str | Path) -> Path:
         "lora_dropout": settings.dropout,
     }
     description |= {"target_modules": list(settings.targets), "bias": "none", "fan_in_fan_out": False}
-    content = safetensors.torch.save(tensors, {"base": base_fingerprint(model)})
-    # Both files appear when both are written.
-    with whole_file(folder / ADAPTER_WEIGHTS) as weights, whole_file(folder / ADAPTER_CONFIG) as config:
-        weights.write(content)
-        config.write(json.dumps(description, indent=2).encode())
-    return folder / ADAPTER_WEIGHTS
+
+    def write(fresh: Path) -> None:
+        write_tensors(tensors, fresh / ADAPTER_WEIGHTS, {"base": base_fingerprint(model)})
+        (fresh / ADAPTER_CONFIG).write_text(json.dumps(description, indent=2), encoding="utf-8")
+
+    return storage.save_folder(folder, ADAPTER_KIND, write) / ADAPTER_WEIGHTS
 
 
 def load_adapter(model: nn.Module, folder: str | Path, name: str = "default", any_base: bool = False) -> nn.Module:
     """Add a saved adapter, ours or one of `peft`, to a model under `name`, in place, and switch to it.
 
     ValueError if it belongs to another base, or does not say to which (files of `peft` do not), unless `any_base`; if
-    its shapes do not fit, if it is damaged, or of a kind that is not supported. FileNotFoundError if there is none.
+    its shapes do not fit, if it is damaged, or of a kind that is not supported; a FileNotFoundError too if there is
+    none.
     """
     folder = Path(folder)
     check_not_merged(model)  # merged weights would look like another base
-    settings, tensors, base = _read(folder)
+    with storage.readable(folder, "an adapter that is known here", "save one there with save_adapter, or with peft"):
+        settings, tensors, base = _ours_or_of_peft(folder)
     if not any_base and base != base_fingerprint(model):
         whose = "does not say which base it belongs to" if base is None else "belongs to another base"
         raise ValueError(
@@ -98,26 +100,34 @@ PLAIN_PEFT = dict(  # the entries of peft's configuration that make it plain LoR
 CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initializations that also change the base's weights
 
 
-def _read(folder: Path) -> tuple[LoRAConfig, dict[str, Tensor], str | None]:
-    """Settings, weights and the base's fingerprint of an adapter on disk."""
-    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"there is no {name} in {folder}: save one there with save_adapter, or with peft")
+Adapter = tuple[LoRAConfig, dict[str, Tensor], str | None]  # settings, weights, the base's fingerprint
+
+
+def _ours_or_of_peft(folder: Path) -> Adapter:
+    """An adapter on disk; Damaged if it is ours and not as it was written, or if there is none."""
     try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        changed = [key for key, value in PLAIN_PEFT.items() if config.get(key, value) not in (value, None)]
-        other = [f"{key}={config[key]!r}" for key in changed]
-        if str(config.get("init_lora_weights")).startswith(CHANGED_BASES):
-            other.append(f"init_lora_weights={config['init_lora_weights']!r}")
-        if other:
-            raise ValueError(f"only plain LoRA can be loaded, and it has {', '.join(other)}")
-        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-            base = (file.metadata() or {}).get("base")
-        tensors = load_file(folder / ADAPTER_WEIGHTS)
-        targets = sorted({key.split(".")[-3] for key in tensors})  # peft's target_modules may be a pattern
-        return LoRAConfig(config["r"], config["lora_alpha"], config["lora_dropout"], tuple(targets)), tensors, base
-    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} is damaged, or holds no adapter that is known here ({error})") from error
+        return storage.load_folder(folder, lambda place, _: _read(place), ADAPTER_KIND)
+    except storage.Missing as error:
+        adapter = _read(folder)
+        if adapter[2] is not None:  # peft knows no such thing
+            raise storage.Damaged("it is one of ours, and its manifest is missing") from error
+        return adapter
+
+
+def _read(folder: Path) -> Adapter:
+    config = storage.read_json(folder / ADAPTER_CONFIG)
+    changed = [key for key, value in PLAIN_PEFT.items() if config.get(key, value) not in (value, None)]
+    other = [f"{key}={config[key]!r}" for key in changed]
+    if str(config.get("init_lora_weights")).startswith(CHANGED_BASES):
+        other.append(f"init_lora_weights={config['init_lora_weights']!r}")
+    if other:
+        raise ValueError(f"only plain LoRA can be loaded, and it has {', '.join(other)}")
+    storage.check_file(folder / ADAPTER_WEIGHTS)
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        base = (file.metadata() or {}).get("base")
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    targets = sorted({key.split(".")[-3] for key in tensors})  # peft's target_modules may be a pattern
+    return LoRAConfig(config["r"], config["lora_alpha"], config["lora_dropout"], tuple(targets)), tensors, base
 
 
 def _key(place: str, letter: str) -> str:

@@ -1,12 +1,14 @@
 """A recommender on disk: one folder, written whole or not at all; loading verifies its checksums and versions first.
 
 The folder holds the receipts as parquet, the networks as safetensors, the trees as LightGBM's text, all else as JSON
-and numpy arrays. Nothing in it is unpickled.
+and numpy arrays. It is its owner's alone, for it holds the customers' purchases. Nothing in it is unpickled; but
+whoever can write a folder can write its checksums too, and LightGBM's parser is not made for trees of strangers: load
+your own.
 """
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from recbook.narratives.narrator import Narrator
 from recbook.ranking.lambdarank import LambdaRank
 from recbook.system.build import RecommenderConfig
 
-RECOMMENDER_KIND, RECOMMENDER_FORMAT = "recommender", 1  # in the manifest of a saved recommender
+RECOMMENDER_KIND, RECOMMENDER_FORMAT = "recommender", 2  # in the manifest of a saved recommender
 RECEIPTS_FILE, PRODUCTS_FILE, VECTORS_FILE = "receipts.parquet", "products.json", "vectors.npy"
 BASKET_GPT_FOLDER, RANKER_FOLDER, STUDENT_FOLDER, NARRATOR_FOLDER = "baskets", "ranker", "student", "narrator"
 
@@ -40,12 +42,11 @@ class RecommenderParts(NamedTuple):
 def save_recommender(parts: RecommenderParts, folder: str | Path) -> None:
     """Save the parts in a folder, whole or not at all. ValueError if the folder holds anything but a recommender."""
     made_of = {
-        "kind": RECOMMENDER_KIND,
         "format": RECOMMENDER_FORMAT,
         "encoder": WEIGHTS_SHA256,
         "settings": parts.settings.to_dict(),
+        "receipts": schema.receipts_fingerprint(parts.receipts),
     }
-    made_of["receipts"] = schema.receipts_fingerprint(parts.receipts)
 
     def write(fresh: Path) -> None:
         parts.receipts.to_parquet(fresh / RECEIPTS_FILE, index=False)
@@ -58,56 +59,35 @@ def save_recommender(parts: RecommenderParts, folder: str | Path) -> None:
         parts.student.save(fresh / STUDENT_FOLDER)
         parts.narrator.save(fresh / NARRATOR_FOLDER)
 
-    storage.replace(check_place(folder), write, made_of)
+    storage.save_folder(folder, RECOMMENDER_KIND, write, made_of, private=True)
 
 
 def load_recommender(folder: str | Path) -> RecommenderParts:
     """The parts that `save_recommender` wrote. ValueError says what is missing, damaged or of another version."""
-    folder = Path(folder)
-    made_of = storage.verified(folder)
-    if (
-        made_of.get("kind") != RECOMMENDER_KIND
-        or made_of.get("format") != RECOMMENDER_FORMAT
-        or made_of.get("encoder") != WEIGHTS_SHA256
-    ):
-        raise ValueError(f"{folder} holds no recommender of this version of recbook: build it anew")
-    try:
-        receipts = pd.read_parquet(folder / RECEIPTS_FILE)
-        listed = json.loads((folder / PRODUCTS_FILE).read_text(encoding="utf-8"))
-        vectors = pd.DataFrame(np.load(folder / VECTORS_FILE, allow_pickle=False), index=listed["codes"])
-        unsold = pd.DataFrame(listed["unsold"], columns=["code", "description", "price"]).set_index("code")
-        settings, counted = RecommenderConfig.from_dict(made_of["settings"]), made_of["receipts"]
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(f"{folder} holds a recommender that cannot be read ({error}): build it anew") from error
-    if schema.receipts_fingerprint(receipts) != counted:
-        raise ValueError(f"the receipts in {folder} are not those that the recommender was built of: build it anew")
+    with storage.readable(folder, "a recommender", "build it anew"):
+        return storage.load_folder(folder, _read, RECOMMENDER_KIND)
+
+
+def _read(folder: Path, made_of: dict[str, Any]) -> RecommenderParts:
+    if made_of.get("format") != RECOMMENDER_FORMAT or made_of.get("encoder") != WEIGHTS_SHA256:
+        raise ValueError("it is of another version of recbook")
+    receipts = pd.read_parquet(folder / RECEIPTS_FILE)
+    if schema.receipts_fingerprint(receipts) != made_of["receipts"]:
+        raise ValueError("its receipts are not those that it was built of")
+    listed = storage.read_json(folder / PRODUCTS_FILE)
+    vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)  # a false size is an error, no memory
     return RecommenderParts(
         receipts=receipts,
         model=BasketGPT.load(folder / BASKET_GPT_FOLDER),
         ranker=LambdaRank.load(folder / RANKER_FOLDER),
         student=BasketGPT.load(folder / STUDENT_FOLDER),
         narrator=Narrator.load(folder / NARRATOR_FOLDER),
-        vectors=vectors,
-        settings=settings,
-        unsold=unsold,
+        vectors=pd.DataFrame(np.array(vectors), index=listed["codes"]),
+        settings=RecommenderConfig.from_dict(made_of["settings"]),
+        unsold=pd.DataFrame(listed["unsold"], columns=["code", "description", "price"]).set_index("code"),
     )
 
 
 def check_place(folder: str | Path) -> Path:
-    """The folder, links resolved, if a recommender may be saved there: it is missing or empty, or holds just one.
-
-    ValueError if anything else would be overwritten.
-    """
-    folder = Path(folder).resolve()
-    if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
-        return folder
-    try:
-        manifest = storage.manifest(folder)
-        ours = {storage.MANIFEST, *manifest["files"]} if manifest["made_of"].get("kind") == RECOMMENDER_KIND else set()
-    except ValueError:  # there is no manifest, or it is not a recommender's
-        ours = set()
-    others = [] if folder.is_file() else [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
-    if not ours or set(others) - ours:
-        found = f"and holds {min(set(others) - ours)}" if others else "and is no folder"
-        raise ValueError(f"{folder} is there {found}: name another folder, nothing is overwritten")
-    return folder
+    """See `storage.check_place`: the folder, if a recommender may be saved there."""
+    return storage.check_place(folder, RECOMMENDER_KIND)

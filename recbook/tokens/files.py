@@ -1,19 +1,22 @@
 """Token files: documents one after the other in a file that is mapped into memory; the windows that training reads.
 
-A file begins with a header of 256 bytes, readable as text, that says which vocabulary its ids belong to; then come the
-ids, two bytes each or four. `read_tokens` refuses another vocabulary. A corpus may be larger than memory: it is
-streamed to the disk, and only the windows that are asked for are read back.
+A file begins with a header of 256 bytes, readable as text, that says which vocabulary its ids belong to, and their
+checksum; then come the ids, two bytes each or four. `read_tokens` refuses another vocabulary. A corpus may be larger
+than memory: it is streamed to the disk, and only the windows that are asked for are kept in memory.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbook.storage import whole_file
+from recbook.storage import Damaged, check_file, whole_file
 from recbook.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 TOKENS_SIGNATURE = b"recbook tokens\n"
 HEADER_BYTES = 256
-TOKENS_FORMAT = 1
+TOKENS_FORMAT = 2
 DOCUMENT_END = "<|end|>"
 
 
@@ -37,6 +40,7 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocabular
     an id is not of the vocabulary, or if there is no document.
     """
     dtype, end, count = dtype_for(vocabulary), vocabulary.control[DOCUMENT_END], 0
+    checksum = hashlib.sha256()
     with whole_file(path) as file:
         file.write(bytes(HEADER_BYTES))  # its place; the count is known at the end
         for document in documents:
@@ -44,56 +48,65 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocabular
             if ids.min() < 0 or ids.max() >= len(vocabulary):
                 stray = ids[(ids < 0) | (ids >= len(vocabulary))][0]
                 raise ValueError(f"a document holds id {stray}; the vocabulary's go from 0 to {len(vocabulary) - 1}")
-            file.write(ids.astype(dtype).tobytes())
+            written = ids.astype(dtype).tobytes()
+            file.write(written)
+            checksum.update(written)
             count += len(ids)
         if not count:
             raise ValueError(f"there are no documents to write to {path}; a generator gives its documents only once")
         file.seek(0)
-        file.write(_header(vocabulary, dtype, count))
+        file.write(_header(vocabulary, dtype, count, checksum.hexdigest()))
     return count
 
 
 def read_tokens(path: str | Path, vocabulary: Vocabulary) -> np.ndarray:
     """A token file as a memory-mapped array of ids, (tokens,) uint16 or uint32, read from the disk as it is used.
 
-    ValueError if it is no token file, is cut short, or was written with another vocabulary.
+    ValueError if it is no token file, is damaged, or was written with another vocabulary.
     """
     path = Path(path)
-    about = _about(path)
-    if about["vocabulary"] != vocabulary.fingerprint:
-        raise ValueError(
-            f"{path} was written with another vocabulary ({about['vocabulary'][:8]}…, not "
-            f"{vocabulary.fingerprint[:8]}…), its ids would mean other tokens: load its own, or write it again"
-        )
-    dtype = np.dtype(about["dtype"]).newbyteorder("<")
-    found = (path.stat().st_size - HEADER_BYTES) / dtype.itemsize
-    if found != about["tokens"]:
-        raise ValueError(
-            f"{path} is damaged: it should hold {about['tokens']} tokens, not {found:.12g}. Write it again."
-        )
-    return np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(about["tokens"],))
+    check_file(path)
+    with path.open("rb") as file:  # once: who reads while another is written reads all of the old one
+        about = _about(path, file.read(HEADER_BYTES))
+        if about["vocabulary"] != vocabulary.fingerprint:
+            raise ValueError(
+                f"{path} was written with another vocabulary ({about['vocabulary'][:8]}…, not "
+                f"{vocabulary.fingerprint[:8]}…), its ids would mean other tokens: load its own, or write it again"
+            )
+        _check_ids(path, file, about)
+        dtype = np.dtype(about["dtype"]).newbyteorder("<")
+        return np.memmap(file, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(about["tokens"],))
 
 
-def _header(vocabulary: Vocabulary, dtype: np.dtype, tokens: int) -> bytes:
+def _header(vocabulary: Vocabulary, dtype: np.dtype, tokens: int, checksum: str) -> bytes:
     about = {"format": TOKENS_FORMAT, "vocabulary": vocabulary.fingerprint, "dtype": dtype.name, "tokens": tokens}
+    about["sha256"] = checksum
     return (TOKENS_SIGNATURE + json.dumps(about).encode()).ljust(HEADER_BYTES - 1) + b"\n"
 
 
-def _about(path: Path) -> dict:
+def _check_ids(path: Path, file: BufferedReader, about: dict) -> None:
+    """Damaged if the rest of the file is not as many ids as the header says, or does not have their checksum."""
+    found = (os.fstat(file.fileno()).st_size - HEADER_BYTES) / np.dtype(about["dtype"]).itemsize
+    if found != about["tokens"]:
+        raise Damaged(f"{path} is damaged: it should hold {about['tokens']} tokens, not {found:.12g}. Write it again.")
+    if hashlib.file_digest(file, "sha256").hexdigest() != about["sha256"]:
+        raise Damaged(f"{path} is damaged: its tokens do not have the checksum that it states. Write it again.")
+
+
+def _about(path: Path, header: bytes) -> dict:
     """What the header says, checked."""
-    with path.open("rb") as file:
-        header = file.read(HEADER_BYTES)
     try:
         if len(header) < HEADER_BYTES or not header.startswith(TOKENS_SIGNATURE):
             raise ValueError("it does not begin as one")
         about = json.loads(header[len(TOKENS_SIGNATURE) :])
         if about["format"] != TOKENS_FORMAT or about["dtype"] not in ("uint16", "uint32"):
             raise ValueError(f"format {about['format']} of {about['dtype']}, this recbook reads format {TOKENS_FORMAT}")
-        if not isinstance(about["vocabulary"], str) or type(about["tokens"]) is not int or about["tokens"] < 1:
+        texts = isinstance(about["vocabulary"], str) and isinstance(about["sha256"], str)
+        if not texts or type(about["tokens"]) is not int or about["tokens"] < 1:
             raise ValueError("its header makes no sense")
     except (ValueError, KeyError, TypeError) as error:
         remedy = "write one with recbook.tokens.files.write_tokens"
-        raise ValueError(f"{path} is no token file ({error}): {remedy}") from error
+        raise Damaged(f"{path} is no token file ({error}): {remedy}") from error
     return about
 
 

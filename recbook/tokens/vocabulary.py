@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recbook.storage import whole_file
+from recbook.storage import read_json, readable, whole_file
 
 CONTROL_TOKENS = (
     "<|end|>",
@@ -115,19 +115,15 @@ class Vocabulary:
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
         """Read what `save` wrote. ValueError if the file is damaged, or no vocabulary."""
-        try:
-            content = json.loads(Path(path).read_bytes())
+        with readable(path, "a vocabulary", "delete it and build it again"):
+            content = read_json(Path(path))
             if content["format"] != VOCABULARY_FORMAT:
                 raise ValueError(f"its format is {content['format']}, this recbook reads {VOCABULARY_FORMAT}")
             ranks = {bytes.fromhex(token): rank for rank, token in enumerate(content["tokens"])}
             vocabulary = cls(ranks, content["products"], content["specials"])
             if vocabulary.fingerprint != content["fingerprint"]:
                 raise ValueError("its content does not have the fingerprint that it states")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is damaged, or no vocabulary ({error!r}): delete it and build it again"
-            ) from error
-        return vocabulary
+            return vocabulary
 
 
 def product_token(code: str) -> str:

@@ -1,13 +1,11 @@
 """Checkpoints: all that a run needs to resume to the identical weights, and models on disk, without pickle.
 
-A checkpoint is a folder `step-0000100` with two safetensors files, the model and its optimizers, and a JSON file with
-the settings, the metrics and the checksums of the other two. It is written beside its place, forced to the disk and
-renamed, so after a kill at any moment each is there whole or not at all. Checksums find what was damaged later.
+A checkpoint is a kept folder `step-0000100` (see `recbook.storage`) with two safetensors files, the model and its
+optimizers; the settings and the metrics stand in its manifest. After a kill at any moment each is there whole or not at
+all. Checksums find what was damaged later.
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from recbook import storage
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
 from recbook.quantization.layers import prepare_quantized, quantized_schemes
-from recbook.storage import force_to_disk, sha256_of, whole_path
 
 CHECKPOINTS_KEPT = 2  # checkpoints a run keeps: the newest, and one to fall back on
-MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
+MODEL, OPTIMIZERS = "model.safetensors", "optimizers.safetensors"
+GPT_KIND, CHECKPOINT_KIND = "GPT", "checkpoint"  # in the manifests
 
 
 class RunState(NamedTuple):
@@ -53,25 +52,18 @@ def save_checkpoint(
 
     NotFinite if a weight or an optimizer's state is not finite: such a checkpoint would only carry the damage on.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"step-{reached.step:07d}"
     states = _flat(optimizers)
     _check_finite(model.state_dict() | states, reached.step)
-    beside = Path(tempfile.mkdtemp(dir=folder, prefix=f".{place.name}-"))
-    _write_model(model, beside / MODEL)
-    save_file(states, beside / OPTIMIZERS)
-    state = {"step": reached.step, "settings": settings or {}, "metrics": reached.metrics}
-    state["sha256"] = {name: sha256_of(beside / name) for name in (MODEL, OPTIMIZERS)}
-    (beside / STATE).write_text(json.dumps(state), encoding="utf-8")
-    for path in (*beside.iterdir(), beside):
-        force_to_disk(path)
-    if place.exists():
-        _forget(place)
-    beside.rename(place)
-    force_to_disk(folder)
+
+    def write(fresh: Path) -> None:
+        _write_model(model, fresh / MODEL)
+        write_tensors(states, fresh / OPTIMIZERS)
+
+    state = {"settings": settings or {}, **reached._asdict()}
+    place = storage.save_folder(Path(folder) / f"step-{reached.step:07d}", CHECKPOINT_KIND, write, state)
+    storage.sweep(Path(folder))  # what a killed run had begun
     for old in list_checkpoints(folder)[:-CHECKPOINTS_KEPT]:
-        _forget(old)
+        storage.remove(old)
     return place
 
 
@@ -83,14 +75,20 @@ def resume_checkpoint(
 ) -> RunState:
     """Bring model and optimizers to the newest whole checkpoint, and say how far that is: (0, []) where there is none.
 
-    A damaged checkpoint is named (printed), and the one before it taken. ValueError if the checkpoint is of a run with
-    other settings, which it names, or of another model.
+    A damaged checkpoint is named (printed) and removed, and the one before it taken. ValueError if the checkpoint is
+    of a run with other settings, which it names, or of another model.
     """
+    device = str(next(model.parameters()).device)
+
+    def read(path: Path, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+        return state, load_file(path / MODEL, device), load_file(path / OPTIMIZERS, device)
+
     for path in reversed(list_checkpoints(folder)):
         try:
-            state, weights, states = _read(path, next(model.parameters()).device)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            state, weights, states = storage.load_folder(path, read, CHECKPOINT_KIND)
+        except storage.Damaged as error:
             print(f"checkpoint {path} is damaged ({error}); going on from the one before it")
+            storage.remove(path)  # or the run would stop at it: nothing unknown is overwritten
             continue
         _check_settings(path, state["settings"], settings or {})
         _load_weights(model, weights, path)
@@ -102,20 +100,6 @@ def resume_checkpoint(
 def list_checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoints in a run's folder, oldest first."""
     return sorted(path for path in Path(folder).glob("step-*") if path.is_dir())
-
-
-def remove_partial_checkpoints(folder: str | Path) -> None:
-    """Remove the checkpoints that a killed process left half-written. Only while no other process writes there."""
-    for half in Path(folder).glob(".step-*"):
-        shutil.rmtree(half, ignore_errors=True)
-
-
-def _read(path: Path, device: torch.device) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    for name, digest in state["sha256"].items():
-        if sha256_of(path / name) != digest:
-            raise ValueError(f"{name} does not have the checksum that {STATE} states")
-    return state, load_file(path / MODEL, str(device)), load_file(path / OPTIMIZERS, str(device))
 
 
 def _check_settings(path: Path, theirs: dict, ours: dict) -> None:
@@ -151,48 +135,38 @@ def _restore(optimizers: Sequence[torch.optim.Optimizer], flat: dict[str, Tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _forget(path: Path) -> None:
-    """Remove a checkpoint, so that a kill meanwhile leaves no half of it under its name."""
-    gone = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    shutil.rmtree(path.rename(gone / path.name).parent)
-
-
 # --- A model alone -----------------------------------------------------------------------------------------------
 
 
 def save_gpt(model: GPT, folder: str | Path) -> Path:
-    """Write a model as `model.safetensors`: its weights, and its configuration as JSON in the file's header.
+    """Keep a model in a folder of its own, as `model.safetensors`, whole or not at all; returns that file's path.
 
-    The header also holds the schemes of quantized layers. One file, so that these always belong together; it is there
-    whole or not at all. Returns its path.
+    The file's header holds the configuration as JSON, and the schemes of quantized layers. ValueError if the folder
+    holds anything else.
     """
-    path = Path(folder) / MODEL
-    with whole_path(path) as beside:
-        _write_model(model, beside)
-    return path
+    return storage.save_folder(folder, GPT_KIND, lambda fresh: _write_model(model, fresh / MODEL)) / MODEL
 
 
 def load_gpt(folder: str | Path) -> GPT:
     """The GPT that `save_gpt` wrote in a folder, or that a checkpoint's folder holds, in evaluation mode, on the CPU.
 
-    A quantized one comes back as it was, without ever taking the memory of its float weights. FileNotFoundError if
-    there is none; ValueError if the file is damaged, or holds no GPT of the shape that it names.
+    A quantized one comes back as it was, without ever taking the memory of its float weights. ValueError if the folder
+    is damaged, or holds no GPT of the shape that it names; it is a FileNotFoundError too if there is none.
     """
-    path = Path(folder) / MODEL
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no model in {folder}: save one there with recbook.training.checkpoints.save_gpt"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-        with torch.device("meta"), _Undrawn():  # shapes alone
-            model = GPT(GPTConfig(**json.loads(about["config"])))
-        prepare_quantized(model, json.loads(about.get("quantized", "{}")))
-        weights = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, or holds no GPT of recbook ({error}): save it again") from error
-    _load_weights(model, weights, path, assign=True)
+    with storage.readable(folder, "a GPT of recbook", "save one there with recbook.training.checkpoints.save_gpt"):
+        return storage.load_folder(folder, lambda place, _: _read_gpt(place / MODEL), GPT_KIND, CHECKPOINT_KIND)
+
+
+def _read_gpt(path: Path) -> GPT:
+    with safe_open(path, framework="pt") as file:
+        about, tensors = file.metadata() or {}, len(file.keys())
+    config = GPTConfig(**json.loads(about["config"]))
+    if config.layers > tensors:  # before hours go into layers without weights
+        raise ValueError(f"{path} names {config.layers} layers, and holds {tensors} tensors")
+    with torch.device("meta"), _Undrawn():  # shapes alone
+        model = GPT(config)
+    prepare_quantized(model, json.loads(about.get("quantized", "{}")))
+    _load_weights(model, load_file(path), path, assign=True)
     return model.eval()
 
 
@@ -211,7 +185,15 @@ def _write_model(model: nn.Module, path: Path) -> None:
     config, schemes = getattr(model, "config", None), quantized_schemes(model)
     about = {"config": json.dumps(asdict(config))} if isinstance(config, GPTConfig) else {}
     about |= {"quantized": json.dumps(schemes)} if schemes else {}
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, about or None)
+    write_tensors(model.state_dict(), path, about)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, with texts about them in the header. OSError if the disk is full, for one."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about or None)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error})") from error
 
 
 def _load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, assign: bool = False) -> None:

@@ -3,7 +3,7 @@
 import copy
 import json
 import pickle
-from contextlib import contextmanager
+import resource
 
 import pytest
 
@@ -16,8 +16,7 @@ from torch import nn
 from recbook import storage
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
-from recbook.lora import files as adapter_files
-from recbook.lora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter
+from recbook.lora.files import ADAPTER_CONFIG, ADAPTER_KIND, ADAPTER_WEIGHTS, load_adapter, save_adapter
 from recbook.lora.layers import (
     LoRAConfig,
     adapted_layers,
@@ -80,6 +79,13 @@ def rewrite(folder, **changes) -> None:
     """Change entries of the adapter's configuration."""
     path = folder / ADAPTER_CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    if (folder / storage.MANIFEST).exists():
+        reseal(folder)
+
+
+def reseal(folder) -> None:
+    """Give a folder of ours a manifest of what is in it now."""
+    storage.seal(folder, ADAPTER_KIND, {})
 
 
 # Round trips
@@ -257,8 +263,28 @@ def test_another_shape_is_refused_and_its_first_matrix_named(folder):
 @pytest.mark.parametrize("name", [ADAPTER_WEIGHTS, ADAPTER_CONFIG])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"no {name} in .*save_adapter"):
+    with pytest.raises(storage.Damaged, match=f"{name} is missing"):
         load_adapter(a_gpt(), folder)
+    (folder / storage.MANIFEST).unlink()  # as peft writes them
+    with pytest.raises(FileNotFoundError, match=f"no file .*{name}.*save_adapter"):
+        load_adapter(a_gpt(), folder)
+
+
+def test_one_of_ours_needs_its_manifest(folder):
+    (folder / storage.MANIFEST).unlink()
+    with pytest.raises(storage.Damaged, match="its manifest is missing"):
+        load_adapter(a_gpt(), folder)
+
+
+def test_every_flipped_bit_is_noticed(folder):
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for place in range(0, len(whole), len(whole) // 60 or 1):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+            with pytest.raises(ValueError, match="adapter"):
+                load_adapter(a_gpt(), folder)
+        path.write_bytes(whole)
+    load_adapter(a_gpt(), folder)
 
 
 class Trap:
@@ -272,7 +298,10 @@ class Trap:
 @pytest.mark.parametrize("name", [ADAPTER_WEIGHTS, ADAPTER_CONFIG])
 def test_a_file_that_is_none_is_refused(folder, name, content):
     (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(storage.Damaged, match=name):
+        load_adapter(a_gpt(), folder)
+    reseal(folder)
+    with pytest.raises(ValueError, match="does not hold an adapter"):
         load_adapter(a_gpt(), folder)
 
 
@@ -281,7 +310,8 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(folder):
         whole = (folder / name).read_bytes()
         for length in range(0, len(whole), max(1, len(whole) // 40)):
             (folder / name).write_bytes(whole[:length])
-            with pytest.raises(ValueError, match="is damaged"):
+            reseal(folder)
+            with pytest.raises(ValueError, match="does not hold an adapter"):
                 load_adapter(a_gpt(), folder)
         (folder / name).write_bytes(whole)
 
@@ -289,7 +319,8 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(folder):
 @pytest.mark.parametrize("about", ["[]", "3", "{}", '{"r": "four"}', '{"r": 0, "lora_alpha": 1, "lora_dropout": 0}'])
 def test_a_configuration_that_says_something_else_is_refused(folder, about):
     (folder / ADAPTER_CONFIG).write_text(about)
-    with pytest.raises(ValueError, match="is damaged"):
+    reseal(folder)
+    with pytest.raises(ValueError, match="does not hold an adapter"):
         load_adapter(a_gpt(), folder)
 
 
@@ -297,39 +328,31 @@ def test_matrices_that_are_missing_or_strange_are_named(folder):
     path = folder / ADAPTER_WEIGHTS
     tensors = load_file(path)
     name = sorted(tensors)[0]
-    save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="is damaged"):
-        load_adapter(a_gpt(), folder, any_base=True)
-    save_file({key: tensor for key, tensor in tensors.items() if key != name}, path)
-    with pytest.raises(ValueError, match=f"{name} is not there in the file"):
-        load_adapter(a_gpt(), folder, any_base=True)
-    save_file(tensors | {f"{name}.more": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="does not fit"):
-        load_adapter(a_gpt(), folder, any_base=True)
+    for strange, message in [
+        ({"x": torch.zeros(1)}, "does not hold an adapter"),
+        ({key: tensor for key, tensor in tensors.items() if key != name}, f"{name} is not there in the file"),
+        (tensors | {f"{name}.more": torch.zeros(1)}, "does not fit"),
+    ]:
+        save_file(strange, path)
+        reseal(folder)
+        with pytest.raises(ValueError, match=message):
+            load_adapter(a_gpt(), folder, any_base=True)
 
 
-@pytest.mark.parametrize("failing", [ADAPTER_WEIGHTS, ADAPTER_CONFIG])
-def test_a_writing_that_fails_leaves_what_was_there(folder, tmp_path, monkeypatch, failing):
-    """The disk is full after a few bytes of one of the files."""
-    whole = storage.whole_file
-
-    @contextmanager
-    def full(path):
-        with whole(path) as file:
-            if path.name == failing:
-                file.write(b"half")
-                raise OSError("no space left on device")
-            yield file
-
+def test_a_writing_that_fails_leaves_what_was_there(folder, tmp_path):
+    """The disk is full after some bytes: no file may be longer."""
     expected, before = out(load_adapter(a_gpt(), folder)), {p.name: p.read_bytes() for p in folder.iterdir()}
-    monkeypatch.setattr(adapter_files, "whole_file", full)
     another = filled(a_gpt(), settings=LoRAConfig(rank=1, alpha=99.0), seed=5)
-    for place in (folder, tmp_path / "new"):
-        with pytest.raises(OSError, match="no space"):
-            save_adapter(another, "default", place)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, usual[1]))
+    try:
+        for place in (folder, tmp_path / "new"):
+            with pytest.raises(OSError):
+                save_adapter(another, "default", place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert list((tmp_path / "new").iterdir()) == []
-    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     assert torch.equal(out(load_adapter(a_gpt(), folder)), expected)
 
 
@@ -337,7 +360,10 @@ def test_saving_over_another_replaces_it_whole(folder):
     another = filled(a_gpt(), settings=LoRAConfig(rank=1, alpha=99.0, targets=("output",)), seed=5)
     save_adapter(another, "default", folder)
     assert torch.equal(out(load_adapter(a_gpt(), folder)), out(another))
-    assert {path.name for path in folder.iterdir()} == {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
+    assert {path.name for path in folder.iterdir()} == {ADAPTER_WEIGHTS, ADAPTER_CONFIG, storage.MANIFEST}
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt: name another folder"):
+        save_adapter(another, "default", folder)
 
 
 def test_saving_changes_nothing(tmp_path):

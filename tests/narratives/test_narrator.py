@@ -1,15 +1,14 @@
 """The narrator: what it writes is true however little it learned; saved and loaded it writes the same."""
 
-import json
-
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
+from recbook import storage
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
 from recbook.narratives.fact_store import FactSubset, draw_facts
-from recbook.narratives.narrator import NARRATOR_STYLE, REFERENCE_PRODUCTS, Narrator, NarratorConfig
+from recbook.narratives.narrator import NARRATOR_KIND, NARRATOR_MODEL, REFERENCE_PRODUCTS, Narrator, NarratorConfig
 from recbook.training import checkpoints
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,6 +31,16 @@ def test_saved_and_loaded_it_writes_the_same(small_shop, facts, tmp_path):
     again = Narrator.load(tmp_path)
     assert again.tell(facts, small_shop.checker, seed=5) == small_shop.narrator.tell(facts, small_shop.checker, seed=5)
     assert again.style == "warm" and again.vocabulary == small_shop.narrator.vocabulary
+
+
+def test_it_is_loaded_on_the_device_asked_for_and_saved_from_there(small_shop, elsewhere, tmp_path):
+    small_shop.narrator.save(tmp_path / "here")
+    moved = Narrator.load(tmp_path / "here", elsewhere)
+    moved.save(tmp_path / "there")
+    back = Narrator.load(tmp_path / "there", "cpu")
+    assert (moved.model.device, back.model.device) == (elsewhere, torch.device("cpu"))
+    for mine, theirs in zip(small_shop.narrator.model.parameters(), back.model.parameters(), strict=True):
+        assert torch.equal(mine.cpu(), theirs)
 
 
 def test_the_adapter_is_merged_and_every_product_has_a_token(small_shop):
@@ -60,11 +69,14 @@ def test_a_folder_without_a_whole_narrator_is_refused(small_shop, tmp_path):
     with pytest.raises(ValueError, match="does not hold a narrator"):
         Narrator.load(tmp_path)
     small_shop.narrator.save(tmp_path)
-    (tmp_path / NARRATOR_STYLE).write_text(json.dumps("shouting"))
+    storage.seal(tmp_path, NARRATOR_KIND, {"style": "shouting"})
     with pytest.raises(ValueError, match="different narrators"):
         Narrator.load(tmp_path)
     small_shop.narrator.save(tmp_path)
-    checkpoints.save_gpt(GPT(GPTConfig(40, 16, 1, 2, 8)), tmp_path)
+    checkpoints.save_gpt(GPT(GPTConfig(40, 16, 1, 2, 8)), tmp_path / NARRATOR_MODEL)
+    with pytest.raises(storage.Damaged, match=NARRATOR_MODEL):
+        Narrator.load(tmp_path)
+    storage.seal(tmp_path, NARRATOR_KIND, {"style": "warm"})
     with pytest.raises(ValueError, match="different narrators"):
         Narrator.load(tmp_path)
     with pytest.raises(ValueError, match="no style 'shouting'"):

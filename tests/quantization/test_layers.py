@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recbook import storage
 from recbook.baskets import model as basket_model
-from recbook.baskets.model import BASKET_GPT_CONFIG, BasketGPT
+from recbook.baskets.model import BASKET_GPT_CONFIG, BASKET_GPT_KIND, BasketGPT
 from recbook.baskets.network import BasketGPTConfig
 from recbook.generation.generate import generate
 from recbook.gpt.config import GPTConfig
@@ -339,7 +339,7 @@ def test_a_saved_model_comes_back_to_the_bit(model, scheme, tmp_path):
         for name, tensor in states[0].items()
     )
     assert generate(again, [[5, 6]], 8) == generate(few, [[5, 6]], 8)
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [storage.MANIFEST, path.name]
     assert all(parameter.requires_grad for parameter in again.parameters())
 
 
@@ -387,18 +387,19 @@ def test_a_write_that_fails_leaves_the_model_that_was_there(model, tmp_path, mon
     monkeypatch.setattr(storage, "force_to_disk", full)
     with pytest.raises(OSError, match="no space"):
         checkpoints.save_gpt(small(model, "nf4"), tmp_path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == [storage.MANIFEST, path.name]
 
 
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ("not JSON", "damaged"),
-        ('["token_embedding"]', "damaged"),
+        ("not JSON", "does not hold a GPT"),
+        ('["token_embedding"]', "does not hold a GPT"),
         ('{"blocks.7.expand": "int8"}', "blocks.7.expand"),
         ('{"norm": "int8"}', "norm"),
         ('{"token_embedding": "int3"}', "int3"),
-        ('{"token_embedding": ["int8"]}', "damaged"),
+        ('{"token_embedding": ["int8"]}', "does not hold a GPT"),
         ("{}", "another model"),
         ('{"token_embedding": "nf4"}', "another model"),
     ],
@@ -408,7 +409,8 @@ def test_a_header_that_says_something_else_is_an_error_that_names_the_file(model
     with safe_open(path, framework="pt") as file:
         config = file.metadata()["config"]
     save_file(load_file(path), path, {"config": config, "quantized": header})
-    with pytest.raises(ValueError, match=f"{path}.*{words}|{words}"):
+    storage.seal(tmp_path, checkpoints.GPT_KIND, {})
+    with pytest.raises(ValueError, match=f"{tmp_path}.*{words}"):
         checkpoints.load_gpt(tmp_path)
 
 
@@ -420,6 +422,7 @@ def test_codes_of_another_type_are_refused(model, tmp_path):
     name = "blocks.0.expand.quantized_weight.codes"
     weights[name] = weights[name].view(torch.uint8)
     save_file(weights, path, metadata)
+    storage.seal(tmp_path, checkpoints.GPT_KIND, {})
     with pytest.raises(ValueError, match=f"{re.escape(name)} is .*uint8 in the file, .*int8 in the model"):
         checkpoints.load_gpt(tmp_path)
 
@@ -427,7 +430,7 @@ def test_codes_of_another_type_are_refused(model, tmp_path):
 def test_a_truncated_file_is_named(model, tmp_path):
     path = checkpoints.save_gpt(small(model, "nf4-double"), tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=f"{path} is damaged"):
+    with pytest.raises(storage.Damaged, match=f"{path} is missing, or does not have the checksum"):
         checkpoints.load_gpt(tmp_path)
 
 
@@ -501,10 +504,12 @@ def test_a_basket_gpt_whose_schemes_are_wrong_is_refused(baskets_gpt, tmp_path):
     baskets_gpt.save(tmp_path)
     config = json.loads((tmp_path / BASKET_GPT_CONFIG).read_text())
     (tmp_path / BASKET_GPT_CONFIG).write_text(json.dumps(config | {"quantized": {"gpt.nothing": "int8"}}))
+    storage.seal(tmp_path, BASKET_GPT_KIND, {})
     with pytest.raises(ValueError, match="gpt.nothing"):
         BasketGPT.load(tmp_path)
     del config["quantized"]  # as before there were any
     (tmp_path / BASKET_GPT_CONFIG).write_text(json.dumps(config))
+    storage.seal(tmp_path, BASKET_GPT_KIND, {})
     assert quantized_schemes(BasketGPT.load(tmp_path).network) == {}
 
 

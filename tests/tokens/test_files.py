@@ -1,6 +1,8 @@
 """files: against the bytes of the file as NumPy reads them, hand-made windows, and a bound on memory."""
 
+import hashlib
 import json
+import os
 import tracemalloc
 from collections import Counter
 
@@ -42,10 +44,11 @@ def test_the_header_names_the_vocabulary_and_is_readable(path):
     first, second = path.read_bytes()[:256].decode("ascii").splitlines()
     assert first == "recbook tokens"
     assert json.loads(second) == {
-        "format": 1,
+        "format": 2,
         "vocabulary": VOCABULARY.fingerprint,
         "dtype": "uint16",
         "tokens": len(STREAM),
+        "sha256": hashlib.sha256(np.array(STREAM, "<u2").tobytes()).hexdigest(),
     }
 
 
@@ -76,7 +79,7 @@ def test_a_file_of_another_length_is_refused(path, change):
 
 def header(**changes) -> bytes:
     """A header, right but for some changes."""
-    about = {"format": 1, "vocabulary": VOCABULARY.fingerprint, "dtype": "uint16", "tokens": 8} | changes
+    about = {"format": 2, "vocabulary": VOCABULARY.fingerprint, "dtype": "uint16", "tokens": 8, "sha256": "0"} | changes
     return (b"recbook tokens\n" + json.dumps(about).encode()).ljust(255) + b"\n"
 
 
@@ -89,17 +92,35 @@ def header(**changes) -> bytes:
         bytes(256 + 16),
         b"recbook tokens\n" + bytes(256),
         header()[:255],
-        header(format=2),
+        header(format=1),
         header(dtype="float64"),
         header(tokens=-1),
         header(tokens=0),
         header(tokens="8"),
         header(vocabulary=None),
+        header(sha256=7),
     ],
 )
 def test_what_is_no_token_file_is_refused_by_name(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"corpus\.tokens is no token file .* write one with"):
+        read_tokens(path, VOCABULARY)
+
+
+@pytest.mark.parametrize("size", [2**16, 2**16 + 1])
+def test_every_flipped_bit_is_noticed(path, size):
+    large = Vocabulary(BYTES, range(size - 256 - len(CONTROL_TOKENS)))
+    write_tokens(path, [[1, 2, 3]], large)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"corpus\.tokens"):
+            read_tokens(path, large)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(path):
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"corpus\.tokens is no file"):
         read_tokens(path, VOCABULARY)
 
 

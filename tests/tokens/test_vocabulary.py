@@ -289,7 +289,7 @@ def test_a_damaged_vocabulary_is_refused_by_name(vocabulary, tmp_path, change):
     path = tmp_path / "vocabulary.json"
     vocabulary.save(path)
     path.write_bytes(damaged(json.loads(path.read_text()), change))
-    with pytest.raises(ValueError, match=r"vocabulary\.json is damaged, or no vocabulary .* build it again"):
+    with pytest.raises(ValueError, match=r"vocabulary\.json does not hold a vocabulary .* build it again"):
         Vocabulary.load(path)
 
 
@@ -303,6 +303,25 @@ def test_a_whole_file_is_there_whole_or_not_at_all(tmp_path):
         file.write(b"second")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_every_flipped_bit_and_every_odd_file_is_noticed(vocabulary, tmp_path):
+    path = tmp_path / "vocabulary.json"
+    vocabulary.save(path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 300 or 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 7]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"vocabulary\.json"):
+            Vocabulary.load(path)
+    numbers = json.dumps(json.loads(whole) | {"specials": [1, 2]}).encode()
+    for odd in (b"[" * 100_000, numbers, b"3", b""):
+        path.write_bytes(odd)
+        with pytest.raises(ValueError, match=r"vocabulary\.json does not hold a vocabulary"):
+            Vocabulary.load(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"vocabulary\.json is no file"):
+        Vocabulary.load(path)
 
 
 def test_letters_are_those_of_the_library():

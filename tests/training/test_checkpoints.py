@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+from recbook import storage
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
 from recbook.training import checkpoints
@@ -78,7 +79,7 @@ def test_the_last_two_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000015", "step-10000000"]
 
 
-@pytest.mark.parametrize("name", [checkpoints.MODEL, checkpoints.OPTIMIZERS, checkpoints.STATE])
+@pytest.mark.parametrize("name", [checkpoints.MODEL, checkpoints.OPTIMIZERS, storage.MANIFEST])
 @pytest.mark.parametrize("damage", [truncate, Path.unlink, lambda path: path.write_bytes(b"\0" * 100)])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, capsys, name, damage):
     model, made = stepped()
@@ -102,11 +103,24 @@ def test_one_changed_byte_is_damage(tmp_path, capsys):
 
 def test_partial_checkpoints_of_a_killed_process_are_removed(tmp_path):
     kept = checkpoints.save_checkpoint(tmp_path, RunState(2, []), *stepped())
-    (tmp_path / ".step-0000003-abc").mkdir()
-    (tmp_path / ".step-0000003-abc" / checkpoints.MODEL).write_bytes(b"half")
+    half = tmp_path / ".step-0000003.recbook"
+    (half / storage.NEW).mkdir(parents=True)
+    (half / storage.NEW / checkpoints.MODEL).write_bytes(b"half")
+    (half / storage.LOCK).touch()
     assert checkpoints.list_checkpoints(tmp_path) == [kept]
-    checkpoints.remove_partial_checkpoints(tmp_path)
-    assert list(tmp_path.iterdir()) == [kept]
+    newer = checkpoints.save_checkpoint(tmp_path, RunState(4, []), *stepped())
+    assert sorted(tmp_path.iterdir()) == [kept, newer]
+
+
+@pytest.mark.parametrize("name", [storage.MANIFEST, checkpoints.MODEL])
+def test_a_damaged_checkpoint_is_named_and_gives_way_to_the_run_that_goes_on(tmp_path, capsys, name):
+    checkpoints.save_checkpoint(tmp_path, RunState(2, []), *stepped())
+    newest = checkpoints.save_checkpoint(tmp_path, RunState(3, []), *stepped())
+    (newest / name).write_bytes(b"{")
+    assert checkpoints.resume_checkpoint(tmp_path, *stepped()).step == 2
+    assert f"checkpoint {newest} is damaged" in capsys.readouterr().out
+    checkpoints.save_checkpoint(tmp_path, RunState(3, []), *stepped())
+    assert checkpoints.resume_checkpoint(tmp_path, *stepped()).step == 3
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
@@ -129,7 +143,7 @@ def test_numbers_that_are_not_finite_are_never_saved(tmp_path, bad):
         model.norm.bias[3] = bad
     with pytest.raises(checkpoints.NotFinite, match="norm.bias is not finite after step 2"):
         checkpoints.save_checkpoint(tmp_path, RunState(2, []), model, made)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists() or list(tmp_path.iterdir()) == []
 
 
 # A model alone
@@ -142,7 +156,7 @@ def test_a_saved_model_gives_the_same_logits(tmp_path):
     tokens = torch.arange(8)[None]
     assert again.config == model.config and not again.training
     assert torch.equal(again(tokens), model.eval()(tokens))
-    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [checkpoints.MODEL]
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == [storage.MANIFEST, checkpoints.MODEL]
 
 
 def test_a_checkpoint_holds_a_model_too(tmp_path):
@@ -152,24 +166,27 @@ def test_a_checkpoint_holds_a_model_too(tmp_path):
 
 
 def test_a_model_that_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"no model in {tmp_path}.*save_gpt"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} does not hold a GPT.*save_gpt"):
         checkpoints.load_gpt(tmp_path)
     path = checkpoints.save_gpt(stepped()[0], tmp_path)
     truncate(path)
-    with pytest.raises(ValueError, match=f"{path} is damaged"):
+    with pytest.raises(storage.Damaged, match=f"{path} is missing, or does not have the checksum"):
         checkpoints.load_gpt(tmp_path)
 
 
 def test_a_file_of_weights_without_or_with_another_shape_is_refused(tmp_path):
     weights = {name: tensor.contiguous() for name, tensor in stepped()[0].state_dict().items()}
-    path = tmp_path / checkpoints.MODEL
-    checkpoints.save_file(weights, path)
-    with pytest.raises(ValueError, match="config"):
-        checkpoints.load_gpt(tmp_path)
     shape = {"vocabulary": 33, "context": 8, "layers": 1, "heads": 2, "width": 8}
-    checkpoints.save_file(weights, path, {"config": json.dumps(shape)})
-    with pytest.raises(ValueError, match=r"token_embedding.weight is \(32, 8\) in the file, \(33, 8\) in the model"):
-        checkpoints.load_gpt(tmp_path)
+    for about, message in [
+        (None, "config"),
+        (shape, r"token_embedding.weight is \(32, 8\) in the file, \(33, 8\) in the model"),
+        (shape | {"layers": 10**9}, "1000000000 layers"),
+    ]:
+        header = about and {"config": json.dumps(about)}
+        checkpoints.write_tensors(weights, tmp_path / checkpoints.MODEL, header)
+        storage.seal(tmp_path, checkpoints.GPT_KIND, {})
+        with pytest.raises(ValueError, match=message):
+            checkpoints.load_gpt(tmp_path)
 
 
 # Killed
