@@ -3,6 +3,7 @@
 All on this machine, at free ports, and no server outlives its test.
 """
 
+import gzip
 import json
 import os
 import socket
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,6 +25,9 @@ pytest.importorskip("torch")
 
 from recbook.llm_ranking import api_ranker, prompts
 from recbook.llm_ranking.api_ranker import (
+    LARGEST_RESPONSE,
+    LONGEST_ANSWER,
+    LONGEST_QUOTE,
     LONGEST_WAIT,
     CallBudget,
     EndpointFailed,
@@ -50,9 +56,10 @@ class Scripted(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, script):
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, script, handler):
+        super().__init__(("127.0.0.1", 0), handler)
         self.script, self.requests, self.times = list(script), [], []
+        self.connections, self.ended = 0, threading.Event()
 
     @property
     def url(self) -> str:
@@ -76,6 +83,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+class _KeepsConnections(_Handler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.server.connections += 1
+
+    def finish(self):
+        super().finish()
+        self.server.ended.set()
 
 
 def says(content: str = GOOD, **about):
@@ -111,13 +130,44 @@ def half_json(handler):
     handler.reply(200, answer()[:40])
 
 
+def body(content: bytes, status: int = 200, **headers: str):
+    return lambda handler: handler.reply(status, content, **headers)
+
+
+@cache
+def gzip_bomb() -> bytes:
+    return gzip.compress(b" " * 150_000_000, 1)
+
+
+def drips(handler, content: bytes) -> None:
+    """A letter now and then, for ten seconds or until nobody listens any more."""
+    try:
+        for letter in content * (500 // len(content)):
+            handler.wfile.write(bytes([letter]))
+            time.sleep(0.02)
+    except OSError:
+        handler.close_connection = True
+
+
+def drips_body(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    drips(handler, b" ")
+
+
+def drips_headers(handler):
+    handler.send_response(200)
+    handler.flush_headers()
+    drips(handler, b"X-More: of the same\r\n")
+
+
 @pytest.fixture
 def serve():
     """Start a scripted server; all that were started are stopped."""
     started = []
 
-    def start(*script) -> Scripted:
-        server = Scripted(script)
+    def start(*script, handler: type[_Handler] = _Handler) -> Scripted:
+        server = Scripted(script, handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         started.append((server, thread))
@@ -185,9 +235,15 @@ def test_options_go_to_the_server(serve, tmp_path):
     [
         fails(429), fails(500), fails(503), cut_off, not_http_json, half_json,
         says("I would rather not."), says('{"scores": {"1": 2'), says('{"scores": {"9": 2}}'), says('{"scores": [1]}'),
-        says(GOOD, reason="length"), says("[" * 5000), says('{"a":' * 5000),
-        lambda handler: handler.reply(200, b'{"choices": []}'),
-        lambda handler: handler.reply(200, b'{"choices": [{"message": {"content": null}}]}'),
+        says(GOOD, reason="length"), says("[" * 5000), says('{"a":' * 5000), says(" " * LONGEST_ANSWER + GOOD),
+        body(b""), body(b"null"), body(b'"text"'), body(b"[1]"), body(b"[" * 100_000), body(b"\xff\xfe{"),
+        body(b"9" * 5000), body(b" " * LARGEST_RESPONSE + answer()), body(b"not packed", Content_Encoding="gzip"),
+        body(b"{}"), body(b'{"choices": null}'), body(b'{"choices": "text"}'), body(b'{"choices": {"0": 1}}'),
+        body(b'{"choices": []}'), body(b'{"choices": [null]}'), body(b'{"choices": ["text"]}'),
+        body(b'{"choices": [{}]}'), body(b'{"choices": [{"message": null}]}'),
+        body(b'{"choices": [{"message": "text"}]}'), body(b'{"choices": [{"message": {}}]}'),
+        body(b'{"choices": [{"message": {"content": null}}]}'), body(b'{"choices": [{"message": {"content": [1]}}]}'),
+        body(b"no", 500, Content_Type="text/plain; charset=hex"), body(b"[" * 100_000, 500),
     ],
 )  # fmt: skip
 def test_a_failure_is_tried_again(serve, tmp_path, failure):
@@ -196,6 +252,8 @@ def test_a_failure_is_tried_again(serve, tmp_path, failure):
     np.testing.assert_array_equal(ranker.score(ANN, None, ["A", "B", "C"]), [2, 9, 4.5])
     assert ranker.counts["calls"] == len(server.requests) == ranker.budget.spent_calls == 2
     assert ranker.counts["retries"] == 1
+    with pytest.raises(EndpointFailed, match=r"no usable answer from \S+ in 1 attempts: .{9,}"):
+        at(serve(failure), tmp_path / "again", attempts=1).score(ANN, None, ["A", "B", "C"])
 
 
 def test_a_slow_server_is_not_waited_for(serve, tmp_path):
@@ -204,6 +262,68 @@ def test_a_slow_server_is_not_waited_for(serve, tmp_path):
     with pytest.raises(EndpointFailed, match=r"2 attempts: no answer within 0\.1 seconds"):
         ranker.score(ANN, None, ["A", "B", "C"])
     assert time.monotonic() - start < 0.9
+
+
+@pytest.mark.parametrize("dripping", [drips_body, drips_headers])
+def test_an_answer_that_drips_is_not_waited_for(serve, tmp_path, dripping):
+    ranker = at(serve(dripping), tmp_path, timeout=0.2, attempts=1)
+    start = time.monotonic()
+    with pytest.raises(EndpointFailed, match=r"no answer within 0\.2 seconds"):
+        ranker.score(ANN, None, ["A", "B", "C"])
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(200, f"larger than {LARGEST_RESPONSE:,} bytes"), (500, "the server is overloaded"), (401, "the server refused")],
+)
+def test_a_response_that_unpacks_without_end_is_not_unpacked(serve, tmp_path, status, message):
+    ranker = at(serve(body(gzip_bomb(), status, Content_Encoding="gzip")), tmp_path, attempts=1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(EndpointFailed, match=message):
+            ranker.score(ANN, None, ["A", "B", "C"])
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_packed_answer_is_read(serve, tmp_path):
+    ranker = at(serve(body(gzip.compress(answer()), Content_Encoding="gzip")), tmp_path)
+    np.testing.assert_array_equal(ranker.score(ANN, None, ["A", "B", "C"]), [2, 9, 4.5])
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_question_is_not_sent_on_to_another_address(serve, tmp_path, status):
+    other = serve(says())
+    first = serve(body(b"", status, Location=f"{other.url}/chat/completions"))
+    with pytest.raises(EndpointFailed, match=f"sends the question on to {other.url}/chat/completions, where nothing"):
+        at(first, tmp_path).score(ANN, None, ["A", "B", "C"])
+    assert len(first.requests) == 1 and not other.requests
+
+
+def test_calls_share_a_connection(serve, tmp_path):
+    server = serve(*[says()] * 4, handler=_KeepsConnections)
+    ranker = at(server, tmp_path)
+    for query in ("one", "two", "three"):
+        ranker.score(ANN, query, ["A", "B", "C"])
+    assert server.connections == 1 and not server.ended.is_set()
+    ranker.close()
+    assert server.ended.wait(2)
+    ranker.score(ANN, "four", ["A", "B", "C"])
+    assert server.connections == 2
+    ranker.close()
+    ranker.close()  # a second time does no harm
+
+
+def test_a_ranker_that_is_left_or_forgotten_ends_its_connection(serve, tmp_path):
+    server = serve(says(), says(), handler=_KeepsConnections)
+    with at(server, tmp_path) as ranker:
+        ranker.score(ANN, "one", ["A", "B", "C"])
+    assert server.ended.wait(2)
+    server.ended.clear()
+    at(server, tmp_path).score(ANN, "two", ["A", "B", "C"])
+    assert server.ended.wait(2)
 
 
 def test_waits_grow_and_retry_after_is_respected(serve, tmp_path):
@@ -277,6 +397,30 @@ def test_a_server_that_does_not_count_is_counted_for(serve, tmp_path):
     assert ranker.budget.spent_tokens == 2 * most + 1  # a call that failed may have cost as much
 
 
+@pytest.mark.parametrize("odd", ["-5", "-1e9", "50.0", "NaN", "Infinity", "true", '"7"', "null", "[1]", "1e400"])
+def test_a_count_that_no_call_can_have_is_counted_for(serve, tmp_path, odd):
+    content = answer(tokens=50).replace(b'"total_tokens": 50', f'"total_tokens": {odd}'.encode())
+    counted, uncounted = at(serve(body(content)), tmp_path / "a"), at(serve(says(tokens=None)), tmp_path / "b")
+    for ranker in (counted, uncounted):
+        ranker.score(ANN, None, ["A", "B", "C"])
+    assert counted.budget.spent_tokens == uncounted.budget.spent_tokens > 50
+
+
+@pytest.mark.parametrize("odd", ['"text"', "[]", "7", "{}"])
+def test_a_usage_of_another_shape_is_counted_for(serve, tmp_path, odd):
+    content = json.loads(answer(tokens=None)) | {"usage": json.loads(odd)}
+    ranker = at(serve(body(json.dumps(content).encode())), tmp_path)
+    ranker.score(ANN, None, ["A", "B", "C"])
+    assert ranker.budget.spent_tokens > 50
+
+
+def test_a_call_may_cost_nothing(serve, tmp_path):
+    content = answer(tokens=50).replace(b'"total_tokens": 50', b'"total_tokens": 0')
+    ranker = at(serve(body(content)), tmp_path)
+    ranker.score(ANN, None, ["A", "B", "C"])
+    assert ranker.budget.spent_tokens == 0
+
+
 # Cache
 
 
@@ -326,6 +470,38 @@ def test_the_key_is_shown_nowhere(serve, tmp_path):
     assert KEY not in str(caught.value) and caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
+def test_a_key_that_the_server_echoes_is_kept_nowhere(serve, tmp_path):
+    echo = json.dumps({"scores": {"1": 2, "2": 9, "3": 4.5, KEY: 3}, KEY: KEY})
+    ranker = at(serve(says(f"{KEY} {echo} {KEY}"), says(f"{KEY[:9]}\u200b{KEY[9:]}")), tmp_path, attempts=1)
+    ranker.score(ANN, None, ["A", "B", "C"])
+    [path] = tmp_path.iterdir()
+    assert KEY not in path.read_text() and ranker.counts["unknown products"] == 1
+    np.testing.assert_array_equal(ranker.score(ANN, None, ["A", "B", "C"]), [2, 9, 4.5])
+    assert ranker.counts["from the cache"] == 1
+    with pytest.raises(EndpointFailed, match="the answer is not JSON: '…'$"):
+        ranker.score(ANN, "another", ["A", "B", "C"])
+
+
+HOSTILE = f"no\x1b]0;mine\x07\n\x1b[2J\x9b1m\x08\u202e\u2066\u2028{KEY[:5]}\u200d{KEY[5:]}\r" + "long " * 1000
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        body(HOSTILE.encode(), 401),
+        body(json.dumps({"error": {"message": HOSTILE}}).encode(), 401),
+        body(json.dumps([HOSTILE]).encode(), 503),
+        body(b"", 307, Location="http://x/\x1b[2J" + KEY + "y" * 1000),
+        says(HOSTILE),
+    ],
+)
+def test_the_words_of_a_server_are_one_short_line(serve, tmp_path, failure):
+    with pytest.raises(EndpointFailed) as caught:
+        at(serve(failure), tmp_path, attempts=1).score(ANN, None, ["A", "B", "C"])
+    message = str(caught.value)
+    assert message.isprintable() and KEY not in message and len(message) < LONGEST_QUOTE + 150
+
+
 def test_key_and_address_come_from_the_environment(serve, tmp_path, monkeypatch):
     server = serve(says())
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -366,8 +542,30 @@ def test_a_score_that_is_not_finite_is_left_out(huge):
     assert parse_scores(f'{{"scores": {{"1": {huge}, "2": 99}}}}', 2) == {2: 10.0}
 
 
-def test_json_may_stand_after_other_brackets():
-    assert parse_scores('I think {about} it: {"scores": {"1": 3}}', 1) == {1: 3.0}
+@pytest.mark.parametrize("before", ["{about} it", '{"about": it', '{"' * 50, "{" * 10_000, '{"about": {"it": ', "{}"])
+def test_json_may_stand_after_other_brackets(before):
+    assert parse_scores(before + ': {"scores": {"1": 3}}', 1) == {1: 3.0}
+
+
+@pytest.mark.parametrize("start", ["{", '{"', '{"a":', '{ "', "{ ", '{"a":[', '{"a":{"b":1},', '{"":"{', '{"\\"'])
+def test_a_long_answer_without_json_is_soon_read(start):
+    begun = time.process_time()
+    for text in (start * (1_000_000 // len(start)), start * 100 + "1," * (LONGEST_ANSWER // 2)):
+        with pytest.raises(ValueError, match="the answer (is not JSON|has no score)"):
+            parse_scores(text, 3)
+    assert time.process_time() - begun < 1.5
+
+
+@pytest.mark.parametrize("number", ["٢", "２", "²", "-2", "2.0", " 2", "1_0", "", "9" * 5000, "9" * 1_000_000])
+def test_only_ascii_digits_are_a_place_in_the_list(number):
+    assert parse_scores(json.dumps({"scores": {number: 7, "1": 3}}), 9) == {-1: 7.0, 1: 3.0}
+
+
+@pytest.mark.parametrize("digits", [400, 5000, 1_000_000])
+def test_a_number_of_very_many_digits_is_no_score(digits):
+    begun = time.process_time()
+    assert parse_scores(f'{{"scores": {{"1": {"9" * digits}, "2": 3, "3": 0.{"3" * digits}}}}}', 3).keys() == {2, 3}
+    assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"timeout": 0}, {"wait": -1}])
