@@ -3,9 +3,12 @@
 A line holds what a shopper had bought by a day, what the teacher recommends then, best first, with its scores, and,
 where it is known, what the shopper bought next. Any ranker can be the teacher: trees, a GPT, a blend of both, a
 language model behind an endpoint. A true basket exists for shoppers who came back; a label exists for everybody.
+The last line that we write is a seal, {"labels": 1000, "sha256": …}: the checksum of the lines before it.
 """
 
+import hashlib
 import json
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +23,15 @@ from recbook.ranking.candidates import Requests, Snapshot, requests_of
 from recbook.ranking.features import CandidateFeatures
 from recbook.ranking.lambdarank import LambdaRank, propose_candidates
 from recbook.ranking.rankers import Ranker, Shopper, rank_candidates
-from recbook.storage import whole_file
+from recbook.storage import Damaged, check_file, whole_file
 from recbook.tokens.documents import Control, Document, Product, sentence_case
 
 HISTORY_FIELD, ASKED_FIELD, LISTED_FIELD, SCORES_FIELD, ACTION_FIELD = (
     "user_browsing_history", "asked", "llm_recommendations", "scores", "user_action"
 )  # fmt: skip
 COUNTRY_FIELD, VIEWED_FIELD, ADDED_FIELD = "country", "user_viewed", "user_added"  # may be missing
+SEALED_FIELD = "sealed"  # on a first line: there is a seal at the end, or the file was cut short
+COUNT_FIELD, CHECKSUM_FIELD = "labels", "sha256"  # of a seal
 RECOMMENDATIONS_KEPT = 50  # recommendations per label
 CANDIDATES_LABELLED = 400  # candidates that the teacher scores for a label
 LABELLED_AT_ONCE = 512  # shoppers that are labelled at once: a few hundred MB
@@ -138,12 +143,16 @@ def _histories(log: InteractionLog, codes: np.ndarray) -> list[list[tuple[pd.Tim
 
 
 def write_labels(path: str | Path, labels: Iterable[Label]) -> int:
-    """Write labels as JSON Lines, whole or not at all; returns how many."""
-    count = 0
-    with whole_file(path) as file:
+    """Write labels as JSON Lines, whole or not at all, for their owner alone: they are customers'. Returns how many."""
+    count, checksum = 0, hashlib.sha256()
+    with whole_file(path, private=True) as file:
+        file.write((json.dumps({SEALED_FIELD: True}) + "\n").encode())
         for label in labels:
-            file.write((json.dumps(_line(label), allow_nan=False) + "\n").encode())
+            line = (json.dumps(_line(label), allow_nan=False) + "\n").encode()
+            file.write(line)
+            checksum.update(line)
             count += 1
+        file.write((json.dumps({COUNT_FIELD: count, CHECKSUM_FIELD: checksum.hexdigest()}) + "\n").encode())
     return count
 
 
@@ -161,27 +170,51 @@ def read_labels(path: str | Path, products: Collection[str] | None = None) -> li
     """The labels of a file, by `write_labels` or by any other program.
 
     `products`: all codes that may occur, if they are to be checked. ValueError names the line and the field, what is
-    wrong with it, and what to do.
+    wrong with it, and what to do. A seal holds for the lines before it; files of other programs have none.
     """
-    known, made = None if products is None else frozenset(map(str, products)), []
-    with Path(path).open(encoding="utf-8") as lines:
+    path, known = Path(path), None if products is None else frozenset(map(str, products))
+    made: list[Label] = []
+    check_file(path)
+    with path.open("rb") as lines:
+        checksum, sealed, number, open_seal = hashlib.sha256(), 0, 0, False
         for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    made.append(_label(line, known))
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from error
+            try:
+                fields = _fields(line)
+                if CHECKSUM_FIELD in fields:
+                    _check_seal(fields, len(made) - sealed, checksum.hexdigest())
+                if CHECKSUM_FIELD in fields or SEALED_FIELD in fields:
+                    checksum, sealed, open_seal = hashlib.sha256(), len(made), SEALED_FIELD in fields
+                    continue
+                if fields:
+                    made.append(_label(fields, known))
+            except ValueError as error:
+                kind = Damaged if isinstance(error, Damaged) else ValueError
+                raise kind(f"{path}, line {number}: {error}") from error
+            checksum.update(line)
+    if not number or open_seal:
+        raise Damaged(f"{path} is {'cut short' if number else 'empty'}: write it again")
     return made
 
 
-def _label(line: str, known: frozenset[str] | None) -> Label:
-    """The label of one line; ValueError says which field is wrong, how, and what to do."""
+def _fields(line: bytes) -> dict[str, Any]:
+    """The object on a line; none on an empty one."""
     try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
+        fields = json.loads(line.decode()) if line.strip() else {}
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"this is not JSON ({error}); write one object a line, with nothing around it") from error
     if not isinstance(fields, dict):
         raise ValueError(f"this is a {type(fields).__name__}; write one JSON object a line, in braces")
+    return fields
+
+
+def _check_seal(seal: dict[str, Any], count: int, checksum: str) -> None:
+    if seal != {COUNT_FIELD: count, CHECKSUM_FIELD: checksum}:
+        remedy = "write the labels again; where they were changed on purpose, delete this line"
+        raise Damaged(f"the lines before it do not have the checksum that it states: {remedy}")
+
+
+def _label(fields: dict[str, Any], known: frozenset[str] | None) -> Label:
+    """The label that a line states; ValueError says which field is wrong, how, and what to do."""
     required = (HISTORY_FIELD, ASKED_FIELD, LISTED_FIELD, SCORES_FIELD)
     if missing := [name for name in required if name not in fields]:
         raise ValueError(f"{missing[0]} is missing; every line needs {', '.join(required[:-1])} and {required[-1]}")
@@ -230,7 +263,7 @@ def _history(value: Any, when: pd.Timestamp, known: frozenset[str] | None) -> li
 
 def _scores(value: Any) -> list[float]:
     numbers = isinstance(value, list) and all(isinstance(s, int | float) and not isinstance(s, bool) for s in value)
-    if not numbers or not np.isfinite(value).all():
+    if not numbers or not all(abs(score) <= sys.float_info.max for score in value):
         raise ValueError(f"{SCORES_FIELD} is no list of finite numbers; leave out what has none")
     if (np.diff(value) > 0).any():
         raise ValueError(

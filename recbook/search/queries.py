@@ -33,18 +33,19 @@ def by_history(
     The query is the mean of their vectors; with several `interests`, the means of as many groups of them, and the
     answers take turns: the first of each group, largest group first, then the second of each. Products that the index
     does not hold are left out, and products already bought are never answered. ValueError if none of `bought` is in the
-    index, TypeError if `bought` or `among` is no list of codes.
+    index or k < 1, TypeError if `bought` or `among` is no list of codes.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}: ask for at least one product")
     known = [code for code in dict.fromkeys(check_codes(bought, "bought")) if code in index.codes]
     if not known:
         raise ValueError(f"none of the {len(bought)} products bought is in the index: there is nothing to start from")
-    allowed = pd.Index(index.codes if among is None else check_codes(among, "among"), dtype=object).difference(
-        known, sort=False
-    )
     means = interest_means(vectors_of(index, known), interests)
-    hits = search_index(index, means, k, among=allowed)
-    turns = pd.DataFrame({"code": hits.codes.T.ravel(), "score": hits.scores.T.ravel()})  # (means, k) -> rank by rank
-    turns = turns.drop_duplicates("code").head(k)
+    hits = search_index(index, means, k + len(known), among=among)  # k are left when all that is known is dropped
+    found = pd.DataFrame({"code": hits.codes.ravel(), "score": hits.scores.ravel()})
+    found["mean"] = np.repeat(np.arange(len(means)), hits.codes.shape[1])
+    found = found[~found["code"].isin(known)]
+    turns = found.iloc[np.argsort(found.groupby("mean").cumcount(), kind="stable")].drop_duplicates("code").head(k)
     return Hits(turns["code"].to_numpy(dtype=object), turns["score"].to_numpy())
 
 

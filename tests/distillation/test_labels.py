@@ -147,7 +147,7 @@ def test_what_is_written_is_read(tmp_path, everybody):
     logged = replace(ONE, viewed=(A, B), added=(C,))
     assert labels.write_labels(tmp_path / "l.jsonl", [ONE, logged, *everybody]) == 2 + len(everybody)
     assert labels.read_labels(tmp_path / "l.jsonl", CODES) == [ONE, logged, *everybody]
-    first = json.loads((tmp_path / "l.jsonl").read_text().splitlines()[0])
+    first = json.loads((tmp_path / "l.jsonl").read_text().splitlines()[1])
     assert first == {
         "user_browsing_history": [["2011-04-22T00:00:00", [A, B]], ["2011-04-29T00:00:00", [A]]],
         "asked": "2011-05-01T00:00:00",
@@ -186,6 +186,7 @@ DAMAGE = {
     "a word": ({"scores": [1.0, "x", 0.0]}, "no list of finite numbers"),
     "true": ({"scores": [True, 0.5, 0.0]}, "no list of finite numbers"),
     "not finite": ({"scores": [float("inf"), 1.0, 0.0]}, "no list of finite numbers"),
+    "too large": ({"scores": [10**400, 1.0, 0.0]}, "no list of finite numbers"),
     "rising": ({"scores": [1.0, 2.0, 0.0]}, "rises after place 1; sort"),
     "unknown": ({"llm_recommendations": ["99999", B, A]}, "'99999', which the catalogue lacks"),
     "unknown in the history": ({"user_browsing_history": [["2011-04-01", ["9"]]]}, "'9', which the catalogue lacks"),
@@ -199,13 +200,45 @@ def test_what_is_wrong_is_named_by_line_and_field(tmp_path, damage):
     what, message = DAMAGE[damage]
     labels.write_labels(tmp_path / "l.jsonl", [ONE])
     if isinstance(what, dict):
-        fields = json.loads((tmp_path / "l.jsonl").read_text()) | what
+        fields = json.loads((tmp_path / "l.jsonl").read_text().splitlines()[1]) | what
         what = json.dumps({name: value for name, value in fields.items() if value is not ...}, default=str)
     with (tmp_path / "l.jsonl").open("a") as file:
         file.write("\n" + what + "\n")
-    with pytest.raises(ValueError, match=r"l\.jsonl, line 3: ") as raised:
+    with pytest.raises(ValueError, match=r"l\.jsonl, line 5: ") as raised:
         labels.read_labels(tmp_path / "l.jsonl", CODES)
     assert message in str(raised.value)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "l.jsonl"
+    labels.write_labels(path, [ONE, ONE])
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"l\.jsonl, line [1234]: .*(;|:)"):
+            labels.read_labels(path)
+
+
+def test_a_line_that_is_lost_and_an_empty_file_are_noticed_and_two_files_in_one_are_fine(tmp_path):
+    path = tmp_path / "l.jsonl"
+    labels.write_labels(path, [ONE, ONE])
+    whole = path.read_bytes()
+    path.write_bytes(whole * 2)
+    assert labels.read_labels(path) == [ONE] * 4
+    for content, message in [
+        (whole.replace(whole.splitlines(keepends=True)[1], b"", 1), "checksum"), (b"", "is empty"),
+        (b"".join(whole.splitlines(keepends=True)[:2]), "is cut short"), (b"[" * 100_000, "not JSON"),
+    ]:  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            labels.read_labels(path)
+    labels.write_labels(path, [])
+    assert labels.read_labels(path) == []
+
+
+def test_labels_are_their_owners_alone(tmp_path):
+    labels.write_labels(tmp_path / "l.jsonl", [ONE])
+    assert (tmp_path / "l.jsonl").stat().st_mode & 0o077 == 0
 
 
 def test_dates_need_no_time_and_fields_that_may_lack_do(tmp_path):

@@ -1,7 +1,10 @@
 """index, queries, measures, files: against brute force, scikit-learn, hand-computed cases and the size of files."""
 
+import hashlib
 import json
 import re
+import time
+import timeit
 import zipfile
 
 import numpy as np
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from recbook.search import measures, queries
-from recbook.search.files import load_index, save_index
+from recbook.search.files import INDEX_FORMAT, load_index, save_index
 from recbook.search.index import (
     ProductIndex,
     SearchParameters,
@@ -308,6 +311,33 @@ def test_several_interests_take_turns():
     assert len(queries.by_history(index, bought, k=20, interests=2).codes) == 5  # all there is, none twice
 
 
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW16", "PQ8,RFlat"])
+@pytest.mark.parametrize("interests", [1, 3])
+def test_by_history_answers_min_of_k_and_what_is_allowed_and_new(indexes, factory, interests):
+    bought, among = CODES[:30].tolist(), CODES[20:60].tolist()  # ten of them were bought
+    for k, expected in ((7, 7), (500, 30)):
+        hits = queries.by_history(indexes[factory], bought, k, interests, among)
+        assert len(hits.codes) == len(hits.scores) == len(set(hits.codes)) == expected
+        assert set(hits.codes) <= set(among) - set(bought)
+    assert len(queries.by_history(indexes[factory], bought, 5000, interests).codes) == len(CODES) - 30
+    assert len(queries.by_history(indexes[factory], bought, 5, interests, among=bought).codes) == 0
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_by_history_of_no_answers_is_refused(indexes, k):
+    with pytest.raises(ValueError, match=f"k is {k}"):
+        queries.by_history(indexes["Flat"], ["P0001", "P0002", "P0003", "P0004"], k)
+
+
+def test_by_history_costs_about_what_a_search_does_however_many_products_there_are():
+    index = build_index([str(number) for number in range(200_000)], unit_rows(200_000, 4, seed=2))
+    search_seconds, history_seconds = (
+        min(timeit.repeat(ask, timer=time.process_time, repeat=5, number=1))
+        for ask in (lambda: search_index(index, ASKED[:1, :4]), lambda: queries.by_history(index, ["7", "11"]))
+    )
+    assert history_seconds < 5 * search_seconds + 0.02  # to list all codes takes 0.1 s more
+
+
 def test_by_history_of_unknown_products_says_so(indexes):
     with pytest.raises(ValueError, match="none of the 2 products bought"):
         queries.by_history(indexes["Flat"], ["gone", "gone too"])
@@ -450,7 +480,9 @@ def test_a_damaged_file_is_named(indexes, tmp_path, damage):
     content = path.read_bytes()
     if damage in ("part missing", "a list"):
         with zipfile.ZipFile(path, "w") as parts:
-            parts.writestr("catalogue.json", json.dumps({"format": 1} if damage == "part missing" else ["a"]))
+            parts.writestr(
+                "catalogue.json", json.dumps({"format": INDEX_FORMAT} if damage == "part missing" else ["a"])
+            )
     else:
         flipped = bytearray(content)
         flipped[len(content) // 2] ^= 1
@@ -461,16 +493,98 @@ def test_a_damaged_file_is_named(indexes, tmp_path, damage):
     assert str(path) in str(refusal.value)
 
 
-def test_a_file_of_another_format_is_refused(indexes, tmp_path):
-    path = save_index(indexes["Flat"], tmp_path / "shop.index")
+def read_parts(path) -> dict:
+    """The two members of an index's file, the catalogue parsed."""
     with zipfile.ZipFile(path) as kept:
         parts = {name: kept.read(name) for name in kept.namelist()}
-    about = json.loads(parts["catalogue.json"]) | {"format": 99}
+    return parts | {"catalogue.json": json.loads(parts["catalogue.json"])}
+
+
+def write_parts(path, parts: dict, stamp: bool) -> None:
+    """Write them again, as a file with good CRCs; with `stamp`, with a good checksum too."""
+    about = parts["catalogue.json"]
+    if stamp:
+        said = json.dumps({name: value for name, value in about.items() if name != "sha256"}, sort_keys=True)
+        about = about | {"sha256": hashlib.sha256(parts["index.faiss"] + said.encode()).hexdigest()}
     with zipfile.ZipFile(path, "w") as other:
-        for name, content in (parts | {"catalogue.json": json.dumps(about)}).items():
-            other.writestr(name, content)
-    with pytest.raises(ValueError, match="has format 99"):
+        other.writestr("index.faiss", parts["index.faiss"])
+        other.writestr("catalogue.json", json.dumps(about))
+
+
+def test_a_file_of_another_format_is_refused(indexes, tmp_path):
+    path = save_index(indexes["Flat"], tmp_path / "shop.index")
+    parts = read_parts(path)
+    write_parts(path, parts | {"catalogue.json": parts["catalogue.json"] | {"format": 99}}, stamp=False)
+    with pytest.raises(ValueError, match="shop.index has format 99, this recbook reads 2: build"):
         load_index(path, CODES, VECTORS)
+
+
+@pytest.mark.parametrize("stamp", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codes": []}, {"codes": ["x"] * len(CODES)}, {"codes": list(CODES[:-1])}, {"codes": [*CODES, CODES[0]]},
+        {"codes": [CODES[0], *CODES[:-1]]}, {"codes": list(range(len(CODES)))}, {"codes": None}, {"codes": "x"},
+        {"codes": [*CODES[:-1], None]}, {"codes": [*CODES[:-1], ["x"]]}, {"codes": {code: 1 for code in CODES}},
+        {"fingerprint": None}, {"fingerprint": []}, {"fingerprint": "x"}, {"fingerprint": {}},
+        {"fingerprint": {"codes": 1, "vectors": 2}}, {"factory": None}, {"factory": 7}, {"factory": "no such thing"},
+        {"factory": "Flat"}, {"factory": "IVF16,SQ8"}, {"factory": "IVF8,Flat"}, {"format": True}, {"sha256": None},
+        {"sha256": 7},
+    ],
+    ids=lambda change: json.dumps(change)[:30],
+)  # fmt: skip
+def test_a_catalogue_that_does_not_fit_its_index_is_refused(indexes, tmp_path, change, stamp):
+    path = save_index(indexes["IVF16,Flat"], tmp_path / "shop.index")
+    parts = read_parts(path)
+    write_parts(path, parts, stamp=True)
+    load_index(path, CODES, VECTORS)
+    stamp = stamp and "sha256" not in change
+    write_parts(path, parts | {"catalogue.json": parts["catalogue.json"] | change}, stamp)
+    with pytest.raises(ValueError, match="(?i)build the index again") as refusal:
+        load_index(path, CODES, VECTORS)
+    assert str(path) in str(refusal.value) and len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize("stamp", [False, True])
+@pytest.mark.parametrize(
+    "other", ["Flat", "HNSW16", "PQ8", "IVF16,SQ8", "fewer", "more", "narrower", "distances", "bytes"]
+)
+def test_an_index_that_is_swapped_for_another_is_refused(indexes, tmp_path, other, stamp):
+    path = save_index(indexes["IVF16,Flat"], tmp_path / "shop.index")
+    made = {
+        "fewer": lambda: build_index(CODES[:500], VECTORS[:500], "IVF16,Flat").faiss_index,
+        "more": lambda: build_index([*CODES, "x"], np.vstack([VECTORS, VECTORS[:1]]), "IVF16,Flat").faiss_index,
+        "narrower": lambda: build_index(CODES, unit_rows(2000, 16, seed=0), "IVF16,Flat").faiss_index,
+        "distances": lambda: filled(faiss.index_factory(32, "IVF16,Flat", faiss.METRIC_L2)),
+        "bytes": lambda: None,
+    }
+    swapped = made[other]() if other in made else indexes[other].faiss_index
+    parts = read_parts(path)
+    written = b"\x00" * 50 + parts["index.faiss"] if swapped is None else faiss.serialize_index(swapped).tobytes()
+    write_parts(path, parts | {"index.faiss": written}, stamp)
+    with pytest.raises(ValueError, match="is damaged, or no index .* delete it and build the index again") as refusal:
+        load_index(path, CODES, VECTORS)
+    assert str(path) in str(refusal.value)
+
+
+def test_an_index_of_other_vectors_is_refused_though_all_else_fits(tmp_path):
+    one, other = (save_index(build_index(CODES, unit_rows(2000, 8, seed)), tmp_path / f"{seed}") for seed in (3, 4))
+    write_parts(one, read_parts(one) | {"index.faiss": read_parts(other)["index.faiss"]}, stamp=False)
+    with pytest.raises(ValueError, match="its parts are not those that were saved together"):
+        load_index(one, CODES, unit_rows(2000, 8, 3))
+
+
+@pytest.mark.parametrize("factory", ["HNSW8,SQ8", "IVF16_HNSW8,Flat", "L2norm,Flat", "PCA8,Flat", "PQ8x4", "SQfp16"])
+def test_less_usual_recipes_are_loaded_too(tmp_path, factory):
+    index = build_index(CODES[:600], VECTORS[:600], factory)
+    again = load_index(save_index(index, tmp_path / "shop.index"), CODES[:600], VECTORS[:600])
+    assert again.factory == factory and again.faiss_index.ntotal == 600
+
+
+def filled(index):
+    index.train(VECTORS)
+    index.add(VECTORS)
+    return index
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(indexes, tmp_path, monkeypatch):
