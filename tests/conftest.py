@@ -1,5 +1,7 @@
 """What several test files share."""
 
+from contextlib import nullcontext
+
 import pytest
 
 pytest_plugins = ["tests.shop_fixtures"]
@@ -13,6 +15,21 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A device beside the CPU, where no GPU is. PyTorch fuses no optimizer for it, so models learn by plain SGD."""
+    torch = pytest.importorskip("torch")
+    from recbook.training import loop
+    from tests.fake_device import ELSEWHERE, FakeDevice
+
+    made = torch.tensor  # on a meta device it would not compute
+    monkeypatch.setattr(torch, "tensor", lambda data, device=None, **how: made(data, **how).to(device or "cpu"))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(loop, "make_optimizers", lambda model, _: [torch.optim.SGD(model.parameters())])
+    with FakeDevice():
+        yield ELSEWHERE
 
 
 @pytest.fixture(scope="session")

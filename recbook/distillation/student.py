@@ -17,8 +17,7 @@ from torch import Tensor
 
 from recbook.baskets.batches import BasketWindows
 from recbook.baskets.catalogue import Catalogue
-from recbook.baskets.features import user_features
-from recbook.baskets.log import DAY, InteractionLog, interaction_log, log_of_histories, prediction_points
+from recbook.baskets.log import DAY, interaction_log, log_of_histories, prediction_points
 from recbook.baskets.model import BasketGPT, product_vectors
 from recbook.baskets.network import BasketGPTConfig, BasketNetwork
 from recbook.baskets.shop_features import ShopFeatures
@@ -26,6 +25,7 @@ from recbook.baskets.task import NextBasketTask
 from recbook.cleaning.receipts import descriptions
 from recbook.distillation.labels import Label
 from recbook.training.batching import batch_of_like_length
+from recbook.training.distributed import available_device
 from recbook.training.loop import train
 
 # A fifth of the teacher's parameters: most of them are the products' own vectors, so the width decides.
@@ -89,54 +89,53 @@ class DistillationDataset:
     """Labels as training data: each is a history that ends in an empty basket, where the student is to predict."""
 
     def __init__(
-        self, labels: Sequence[Label], catalogue: Catalogue, origin: pd.Timestamp, context: int, how: DistillationConfig
+        self,
+        labels: Sequence[Label],
+        catalogue: Catalogue,
+        origin: pd.Timestamp,
+        context: int,
+        how: DistillationConfig,
+        device: torch.device | str = "cpu",
     ):
-        """`origin` is the day that days count from. ValueError: a product that the catalogue lacks, or no label."""
+        """`origin` is the day that days count from. All tensors are on `device`.
+
+        ValueError: a product that the catalogue lacks, or no label.
+        """
         if not labels:
             raise ValueError("there are no labels to learn from: have a teacher make some, or set alpha to 0")
         log = log_of_histories([_dated(label, catalogue, origin) for label in labels], len(catalogue.codes), origin)
         self.rows = np.flatnonzero(np.diff(log.first, append=-1))  # the empty baskets, one per label
-        self.windows = _windows_at(log, self.rows, context)
+        asked = np.isin(np.arange(len(log.days)), self.rows)
+        self.windows = BasketWindows(log, prediction_points(log, ahead=0, seed=0), asked, context, device)
         first = log.first[self.rows]
         self.lengths = np.minimum(context, log.starts[self.rows] - log.starts[first] + self.rows - first + 1)  # tokens
         columns = [catalogue.columns(label.recommendations[: how.kept]) for label in labels]
         scores = torch.full((len(labels), max(map(len, columns))), -torch.inf)
-        self.columns = torch.zeros(scores.shape, dtype=torch.int64)
+        listed = torch.zeros(scores.shape, dtype=torch.int64)
         for row, (label, places) in enumerate(zip(labels, columns, strict=True)):
             scores[row, : len(places)] = torch.tensor(label.scores[: how.kept])
-            self.columns[row, : len(places)] = torch.from_numpy(places)
-        self.chances = soft_targets(scores, how.temperature)
-        self.weight = teacher_confidence(self.chances) ** how.confidence
+            listed[row, : len(places)] = torch.from_numpy(places)
+        chances = soft_targets(scores, how.temperature)
+        weight = teacher_confidence(chances) ** how.confidence
+        self.columns, self.chances, self.weight = (tensor.to(device) for tensor in (listed, chances, weight))
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (n, T), the basket that opens at each position or -1 (n, T), and the labels' numbers (n,)."""
         chosen = batch_of_like_length(self.lengths, step, size, seed)
         tokens, basket, _ = self.windows.ends(self.rows[chosen])
-        return tokens, basket, torch.from_numpy(chosen)
+        return tokens, basket, torch.from_numpy(chosen).to(self.windows.device)
 
     def states(self, network: BasketNetwork, tokens: Tensor, basket: Tensor, forget: float) -> Tensor:
         """The network's states at the labels' empty baskets: (n, C)."""
         states = network.states(tokens, self.windows.shoppers[basket], forget)  # (n, T, C)
         last = (tokens <= len(network.text)).sum(dim=1) - 1
-        return states[torch.arange(len(tokens)), last]
+        return states[torch.arange(len(tokens), device=tokens.device), last]
 
 
 def _dated(label: Label, catalogue: Catalogue, origin: pd.Timestamp) -> list[tuple[float, np.ndarray]]:
     """The label's baskets as days and columns, and an empty one on the day that is asked about."""
     day = (label.asked - origin) / DAY
     return [*catalogue.dated(label.history, day, origin, 1.0), (day, np.array([], np.int64))]
-
-
-def _windows_at(log: InteractionLog, rows: np.ndarray, context: int) -> BasketWindows:
-    """Windows of a log in which only these baskets are predicted.
-
-    Counts of what was bought before are needed at these baskets alone; at all others they would only take memory.
-    """
-    points, asked = prediction_points(log, ahead=0, seed=0), np.zeros(len(log.days), bool)
-    asked[rows] = True
-    windows = BasketWindows(log, points._replace(first=np.where(asked, points.first, points.end)), asked, context)
-    windows.shoppers = torch.from_numpy(user_features(log, points))
-    return windows
 
 
 # --- Learning ----------------------------------------------------------------------------------------------------
@@ -155,16 +154,26 @@ class DistillationTask:
         return true if self.labels is None else (*true, *self.labels.batch(step, self.how.questions, seed))
 
     def loss(self, network: BasketNetwork, batch: tuple[Tensor, ...]) -> Tensor:
-        """The joint loss: `alpha` times that on labels, the rest times that on true baskets."""
-        true = self.baskets.loss(network, batch[:3])
+        """The joint loss as two terms to be added: that on true baskets, and `alpha` times that on labels, (2,).
+
+        Without labels it is that on true baskets, ().
+        """
         if self.labels is None:
-            return true
-        return (1 - self.how.alpha) * true + self.how.alpha * self._on_labels(self.labels, network, *batch[3:])
+            return self.baskets.loss(network, batch)
+        true, zero = batch[:3], torch.zeros((), device=network.device)
+        on_baskets = self.baskets.loss(network, true) if (batch[2] >= 0).any() else zero
+        on_labels = self._on_labels(self.labels, network, *batch[3:]) if len(batch[3]) else zero
+        return torch.stack([(1 - self.how.alpha) * on_baskets, self.how.alpha * on_labels])
+
+    def weigh(self, batch: tuple[Tensor, ...]) -> tuple[float, ...]:
+        """The total weight of the targets in each term of the loss."""
+        true = self.baskets.weigh(batch[:3])
+        return (true,) if self.labels is None else (true, self.labels.weight[batch[5]].sum().item())
 
     def _on_labels(
         self, of: DistillationDataset, network: BasketNetwork, tokens: Tensor, basket: Tensor, chosen: Tensor
     ) -> Tensor:
-        rows = of.rows[chosen.numpy()]
+        rows = of.rows[chosen.cpu().numpy()]
         states = of.states(network, tokens, basket, self.baskets.config.forget)
         scores = network.scores(states, of.windows.features(rows, self.baskets.shop_features))
         return listwise_kl(scores, of.columns[chosen], of.chances[chosen], of.weight[chosen])
@@ -177,21 +186,26 @@ def distil(
     how: DistillationConfig = DistillationConfig(),  # noqa: B008  (frozen)
     shop_features: ShopFeatures | None = None,
     progress: bool = True,
+    device: torch.device | str | None = None,
 ) -> BasketGPT:
     """A small BasketGPT, fitted on clean receipts and on a teacher's `labels`, of days before the receipts end.
 
     With `how.alpha` zero no label is read: the same student, in the same steps, without a teacher. `shop_features`:
-    what `count_features` gives for the same receipts, where several students share it. ValueError if there are no
-    labels and alpha is above zero, if nobody came back, or if a label names a product that the receipts lack.
+    what `count_features` gives for the same receipts, where several students share it. It learns and answers on
+    `device`, by default on a GPU where there is one. ValueError if there are no labels and alpha is above zero, if
+    nobody came back, or if a label names a product that the receipts lack.
     """
+    device = available_device(device)
     texts = descriptions(receipts)
     log, _ = interaction_log(receipts, np.array(list(texts), dtype=str))
     model = BasketGPT(texts, count_features(receipts, settings) if shop_features is None else shop_features, settings)
-    dataset = DistillationDataset(labels, model.catalogue, log.origin, settings.context, how) if how.alpha else None
-    baskets = NextBasketTask(log, model.shop_features, settings)
+    model.network.to(device)
+    origin, context = log.origin, settings.context
+    dataset = DistillationDataset(labels, model.catalogue, origin, context, how, device) if how.alpha else None
+    baskets = NextBasketTask(log, model.shop_features, settings, device)
     baskets.fit_scales(model.network)
     task = DistillationTask(baskets, dataset, how)
-    model.metrics = train(model.network, task, baskets.training(), loss=task.loss, progress=progress)
+    model.metrics = train(model.network, task, baskets.training(), loss=task.loss, weigh=task.weigh, progress=progress)
     model.network.eval()
     return model
 

@@ -4,16 +4,17 @@ Chapter 14 without its experiments: a vocabulary of the shop's own words, a smal
 adapter for one style, merged into it. No product is held out here: a shop wants to tell of all its products.
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from recbook import storage
 from recbook.gpt.config import GPT_PRESETS, GPTConfig
 from recbook.gpt.model import GPT
 from recbook.lora.layers import DEFAULT_LORA, add_adapter, merge_and_unload
@@ -28,9 +29,10 @@ from recbook.tokens.files import TokenWindows, read_tokens, write_tokens
 from recbook.tokens.vocabulary import Vocabulary
 from recbook.training import checkpoints
 from recbook.training.config import TrainingConfig
+from recbook.training.distributed import available_device
 from recbook.training.loop import train
 
-NARRATOR_VOCABULARY, NARRATOR_STYLE = "vocabulary.json", "style.json"
+NARRATOR_MODEL, NARRATOR_VOCABULARY, NARRATOR_KIND = "gpt", "vocabulary.json", "narrator"
 REFERENCE_PRODUCTS = 900  # catalogue size that `NarratorConfig` is for: prompts and steps grow with a larger one
 # How the base learns, as in Chapter 7: with Muon, or with AdamW where PyTorch has no Muon; and how it learns the style.
 NARRATOR_MUON = TrainingConfig(learning_rate=0.02, matrix_learning_rate=0.04)
@@ -77,13 +79,14 @@ class Narrator:
         fact_store: FactStore,
         settings: NarratorConfig = NarratorConfig(),  # noqa: B008  (frozen)
         progress: bool = True,
+        device: torch.device | str | None = None,
     ) -> "Narrator":
-        """Train a narrator on clean receipts and their fact store."""
+        """Train a narrator on clean receipts and their fact store, on `device`: by default a GPU where there is one."""
         s = settings.for_catalogue(len(fact_store.table))
         vocabulary, numbers = build_vocabulary(receipts, s.words), (s.cards, s.prompts, s.sentences)
         corpus = pretraining_corpus(receipts, fact_store, vocabulary, numbers, s.seed)
         sizes = GPT_PRESETS["laptop"] | {"context": 256}  # room for a fact prompt and its narrative
-        model = GPT(GPTConfig(len(vocabulary), **sizes), seed=s.seed)
+        model = GPT(GPTConfig(len(vocabulary), **sizes), seed=s.seed).to(available_device(device))
         rates = NARRATOR_MUON if hasattr(torch.optim, "Muon") else NARRATOR_ADAMW
         pretraining = _for_steps(rates, s.steps, s.batch, 40, s.seed)
         train(model, _windows(corpus, vocabulary, model.config.context), pretraining, progress=progress)
@@ -101,24 +104,33 @@ class Narrator:
         return write_checked(self.model, facts, self.vocabulary, checker, self.style, seed=seed)
 
     def save(self, folder: str | Path) -> None:
-        """Save the model, the vocabulary and the name of the style."""
-        folder = Path(folder)
-        checkpoints.save_gpt(self.model, folder)
-        self.vocabulary.save(folder / NARRATOR_VOCABULARY)
-        (folder / NARRATOR_STYLE).write_text(json.dumps(self.style), encoding="utf-8")
+        """Keep the model, the vocabulary and the name of the style in a folder of their own."""
+
+        def write(fresh: Path) -> None:
+            checkpoints.save_gpt(self.model, fresh / NARRATOR_MODEL)
+            self.vocabulary.save(fresh / NARRATOR_VOCABULARY)
+
+        storage.save_folder(folder, NARRATOR_KIND, write, {"style": self.style})
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Narrator":
-        """The narrator that `save` wrote. ValueError if the folder does not hold one."""
-        folder = Path(folder)
-        try:
-            style = json.loads((folder / NARRATOR_STYLE).read_text(encoding="utf-8"))
-            made = cls(checkpoints.load_gpt(folder), Vocabulary.load(folder / NARRATOR_VOCABULARY), style)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} does not hold a narrator that can be loaded ({error}); fit it anew") from error
-        if style not in NARRATIVE_STYLES or made.model.config.vocabulary != len(made.vocabulary):
-            raise ValueError(f"{folder} holds parts of different narrators: fit it anew")
-        return made
+    def load(cls, folder: str | Path, device: torch.device | str | None = None) -> "Narrator":
+        """The narrator that `save` wrote, on `device`: by default a GPU where there is one.
+
+        ValueError if the folder does not hold one, or it is damaged.
+        """
+        device = available_device(device)
+
+        def read(place: Path, made_of: dict[str, Any]) -> "Narrator":
+            model, style = checkpoints.load_gpt(place / NARRATOR_MODEL), made_of["style"]
+            vocabulary = Vocabulary.load(place / NARRATOR_VOCABULARY)
+            if style not in NARRATIVE_STYLES or model.config.vocabulary != len(vocabulary):
+                raise ValueError("it holds parts of different narrators")
+            return cls(model, vocabulary, style)
+
+        with storage.readable(folder, "a narrator", "fit it anew"):
+            narrator = storage.load_folder(folder, read, NARRATOR_KIND)
+        narrator.model.to(device)
+        return narrator
 
 
 def _for_steps(rates: TrainingConfig, steps: int, batch: int, warmup: int, seed: int) -> TrainingConfig:

@@ -9,6 +9,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+def available_device(device: torch.device | str | None = None) -> torch.device:
+    """The device asked for, or by default what is there: this process's own CUDA GPU, else the CPU.
+
+    ValueError if CUDA is asked for and PyTorch finds none.
+    """
+    cuda = torch.cuda.is_available()
+    if device is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not cuda:
+        raise ValueError(f"device={str(device)!r}: PyTorch finds no CUDA GPU here; give 'cpu', or leave `device` out")
+    return device
+
+
 def has_bfloat16(device: torch.device | str) -> bool:
     """Whether a device has instructions for bfloat16: newer GPUs; CPUs with AVX512-BF16 or AMX, on Linux."""
     kind = torch.device(device).type

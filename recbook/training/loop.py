@@ -2,13 +2,13 @@
 
 Every step is a function of its number: its batch, its dropout and its learning rate are the same whether or not the
 run was interrupted, so on one machine a run that is killed at any moment and resumed ends with the identical weights.
-Started by `torchrun`, the same loop shares each batch among the processes.
+Started by `torchrun`, the same loop shares each batch among the processes, even one of fewer rows than processes.
 """
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from recbook.training.progress import ProgressLine
 
 TrainingBatch = tuple[Tensor, ...]
 LossFunction = Callable[[Any, TrainingBatch], Tensor]  # of the model that is trained, whatever its class
+WeightFunction = Callable[[TrainingBatch], float | Sequence[float]]  # of a batch's targets, for each term of the loss
 
 
 class TrainingData(Protocol):
@@ -80,6 +81,7 @@ def train(
     folder: str | Path | None = None,
     *,
     loss: LossFunction = next_token_loss,
+    weigh: WeightFunction = count_targets,
     validate: Callable[[Any], dict[str, float]] | None = None,
     sample: Callable[[Any], str] | None = None,
     track: Callable[[dict], None] | None = None,
@@ -87,13 +89,14 @@ def train(
 ) -> list[dict]:
     """Train `model` in place; returns the metrics, a dict every `evaluate_every` steps.
 
-    `loss(model, batch)` is the mean over the targets that count. With a `folder`, metrics are lines of its
-    metrics.jsonl, checkpoints go there every `save_every` steps, and a run that finds one goes on from it. `validate`
-    gives figures to keep and `sample` a text to keep and show; `track` gets every dict of metrics. PyTorch's random
-    state is left as it was. TrainingDiverged: loss or gradient is not finite; the model stays as it was before that
-    step.
+    `loss(model, batch)` is the mean over the targets that count, (), or several means (terms,) that are added up.
+    `weigh(batch)` is the total weight of the targets in each of these means; a part of a batch counts by its share.
+    With a `folder`, metrics are lines of its metrics.jsonl, checkpoints go there every `save_every` steps, and a run
+    that finds one goes on from it. `validate` gives figures to keep and `sample` a text to keep and show; `track` gets
+    every dict of metrics. PyTorch's random state is left as it was. TrainingDiverged: loss or gradient is not finite;
+    the model stays as it was before that step.
     """
-    run = _Run(model, settings, Path(folder) if folder else None)
+    run = _Run(model, settings, Path(folder) if folder else None, weigh)
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         start = run.resume()
@@ -119,16 +122,10 @@ def train(
 class _Run:
     """A run's state: model, optimizers, place among the processes, metrics, last checkpoint."""
 
-    def __init__(self, model: nn.Module, settings: TrainingConfig, folder: Path | None):
-        self.model, self.settings, self.folder = model, settings, folder
+    def __init__(self, model: nn.Module, settings: TrainingConfig, folder: Path | None, weigh: WeightFunction):
+        self.model, self.settings, self.folder, self.weigh = model, settings, folder, weigh
         self.device = next(model.parameters()).device
         self.rank, self.processes = join_processes(self.device)
-        parts = self.processes * settings.accumulate
-        if settings.batch % parts:
-            raise ValueError(
-                f"a batch of {settings.batch} does not divide into {settings.accumulate} parts on each of "
-                f"{self.processes} processes: make it a multiple of {parts}"
-            )
         self.bfloat16 = settings.precision == "bfloat16" or settings.precision == "auto" and has_bfloat16(self.device)
         self.optimizers = make_optimizers(model, settings)
         self.metrics: list[dict] = []
@@ -155,26 +152,36 @@ class _Run:
         return figures | {"learning_rate": s.learning_rate * share}
 
     def _backward(self, batch: TrainingBatch, loss: LossFunction) -> Tensor:
-        """Gradients and value of the mean loss over all targets of the batch that count, computed part by part.
-
-        Each part is weighted by its targets: where targets are left out, the mean of the parts' means is another loss.
-        """
-        targets, total = count_targets(batch), torch.zeros((), device=self.device)
-        if not targets:
+        """Gradients and value of the mean loss over all targets of the batch that count, computed part by part."""
+        total = torch.zeros((), device=self.device)
+        if not count_targets(batch):
             raise ValueError("no target of this batch counts: all are -1, so there is nothing to learn from it")
-        for part in self._parts(batch):
-            if weight := count_targets(part) / targets:  # the mean of no targets is no number
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                    value = weight * loss(self.model, tuple(tensor.to(self.device) for tensor in part))
-                value.backward()
-                total += value.detach()
+        for part, shares in self._parts(batch):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                means = loss(self.model, tuple(tensor.to(self.device) for tensor in part))
+                value = (shares.to(means) * means).sum()
+            value.backward()
+            total += value.detach()
         if self.processes > 1:
             all_reduce_gradients([parameter for parameter in self.model.parameters() if parameter.requires_grad], total)
         return total
 
-    def _parts(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
-        mine = [tensor.chunk(self.processes)[self.rank] for tensor in batch]
-        return zip(*(tensor.chunk(self.settings.accumulate) for tensor in mine), strict=True)
+    def _parts(self, batch: TrainingBatch) -> Iterator[tuple[TrainingBatch, Tensor]]:
+        """This process's parts of a batch, each with its shares of the weight of the batch's targets, (terms,).
+
+        The mean of the parts' means would be another loss where targets are left out, or rows do not divide evenly.
+        """
+        if self.processes * self.settings.accumulate == 1:
+            yield batch, torch.ones(1)
+            return
+        whole, mine = self._weights(batch), [tensor.tensor_split(self.processes)[self.rank] for tensor in batch]
+        for part in zip(*(tensor.tensor_split(self.settings.accumulate) for tensor in mine), strict=True):
+            weights = self._weights(part)
+            if weights.any():  # the mean of no targets is no number
+                yield part, torch.where(whole > 0, weights / whole, 0)
+
+    def _weights(self, batch: TrainingBatch) -> Tensor:
+        return torch.tensor(self.weigh(batch), dtype=torch.float64).reshape(-1)
 
     def _check(self, figures: dict[str, float]) -> None:
         for name in ("loss", "gradient_norm"):
@@ -221,8 +228,6 @@ class _Run:
             broadcast_weights(self.model)
         if self.folder is None:
             return 0
-        if self.rank == 0:
-            checkpoints.remove_partial_checkpoints(self.folder)
         reached = checkpoints.resume_checkpoint(self.folder, self.model, self.optimizers, asdict(self.settings))
         self.metrics = reached.metrics
         self.saved = self.folder / f"step-{reached.step:07d}" if reached.step else None

@@ -16,16 +16,19 @@ pytest.importorskip("lightgbm")
 
 from recbook.baselines import evaluation, metrics
 from recbook.baskets import model as basket_model
+from recbook.baskets.log import interaction_log
 from recbook.baskets.model import (
     BasketGPT,
     scores_at_cut,
 )
 from recbook.baskets.network import BasketGPTConfig, BasketNetwork
+from recbook.baskets.task import NextBasketTask
 from recbook.distillation.labels import Label
 from recbook.distillation.student import (
     STUDENT_CONFIG,
     DistillationConfig,
     DistillationDataset,
+    DistillationTask,
     count_features,
     distil,
     listwise_kl,
@@ -34,6 +37,7 @@ from recbook.distillation.student import (
 )
 from recbook.gpt.config import GPTConfig
 from recbook.quantization.layers import quantize
+from recbook.training.loop import train
 
 CUT = ORIGIN + 120 * DAY
 TINY = replace(SMALL, width=8, pointer=4, features=4, epochs=4)
@@ -210,6 +214,36 @@ def test_the_same_twice_and_with_features_at_hand(split, taught):
         split.receipts, always(split, CODES[-2:]), TINY, DistillationConfig(alpha=0.9), known, progress=False
     )
     assert all(np.array_equal(a, b) for a, b in zip(weights(taught), weights(again), strict=True))
+
+
+PLAIN = replace(TINY, dropout=0.0, forget=0.0, epochs=0.3)  # nothing is drawn: the device or the parts change nothing
+
+
+def test_a_student_learns_on_another_device_what_it_learns_on_the_cpu(split, elsewhere):
+    labels, devices = always(split, CODES[-2:]), ("cpu", elsewhere)
+    here, there = (distil(split.receipts, labels, PLAIN, progress=False, device=device) for device in devices)
+    assert there.network.device == elsewhere
+    for mine, theirs in zip(here.network.parameters(), there.network.parameters(), strict=True):
+        torch.testing.assert_close(theirs.cpu(), mine, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7])
+def test_a_batch_learned_in_parts_is_learned_as_a_whole(split, model, alpha):
+    """Windows, baskets, lines and labels all differ in weight, and some of the parts have no window."""
+    how, labels = DistillationConfig(alpha=alpha, questions=9), always(split, CODES[-3:])
+    labels += [replace(label, recommendations=CODES[:2], scores=[1.0, 0.9]) for label in labels]
+    log, _ = interaction_log(split.receipts, model.catalogue.codes)
+    baskets = NextBasketTask(log, model.shop_features, PLAIN)
+    dataset = DistillationDataset(labels, model.catalogue, log.origin, PLAIN.context, how) if alpha else None
+    task, learned = DistillationTask(baskets, dataset, how), []
+    assert min(len(task.batch(step, 1, 0)[0]) for step in range(9)) < 7
+    for parts in (1, 7):
+        network = BasketGPT(model.catalogue.products, model.shop_features, PLAIN).network
+        baskets.fit_scales(network)
+        settings = replace(baskets.training(), batch=1, steps=9, accumulate=parts, evaluate_every=1)
+        metrics = train(network, task, settings, loss=task.loss, weigh=task.weigh, progress=False)
+        learned.append([line[figure] for line in metrics for figure in ("loss", "gradient_norm")])
+    assert learned[0] == pytest.approx(learned[1], rel=1e-4)
 
 
 def test_unsure_labels_hardly_count(split):

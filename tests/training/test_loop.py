@@ -25,7 +25,7 @@ from recbook.training.config import (
     learning_rate_schedule,
     make_optimizers,
 )
-from recbook.training.distributed import has_bfloat16
+from recbook.training.distributed import available_device, has_bfloat16
 from recbook.training.loop import TrainingDiverged, count_targets, next_token_loss, train, validation_loss
 
 SHAPE = GPTConfig(vocabulary=32, context=8, layers=2, heads=2, width=8)
@@ -44,6 +44,13 @@ class Rows:
         if self.uneven:
             targets[torch.arange(8) < torch.arange(size)[:, None]] = -1  # row r has 8 - r targets left, at least none
         return tokens, targets
+
+
+class FewRows(Rows):
+    """Batches of one row to five, so of fewer than there are parts."""
+
+    def batch(self, step, size, seed):
+        return super().batch(step, 1 + step % 5, seed)
 
 
 class Line(nn.Module):
@@ -169,7 +176,7 @@ def test_a_pytorch_without_muon_says_so(monkeypatch):
 
 
 @pytest.mark.parametrize("uneven", [False, True])
-@pytest.mark.parametrize("accumulate", [1, 2, 4, 12])
+@pytest.mark.parametrize("accumulate", [1, 2, 4, 5, 12, 17])
 def test_parts_that_accumulate_give_the_whole_batch_s_gradient(monkeypatch, accumulate, uneven):
     plain_descent(monkeypatch)
     model, data = GPT(SHAPE, seed=0), Rows(uneven)
@@ -207,9 +214,40 @@ def test_a_batch_without_targets_is_refused():
         train(GPT(SHAPE), Empty(), TrainingConfig(steps=1, batch=2), **QUIET)
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="batch of 8 .*multiple of 3"):
-        train(GPT(SHAPE), Rows(), TrainingConfig(batch=8, accumulate=3), **QUIET)
+class Joint(nn.Module):
+    """A weight that two terms pull at, each by its own weighted mean, of rows of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def loss(self, batch):
+        terms = []
+        for values, weights in (batch[:2], batch[2:]):
+            terms.append((weights * (self.weight - values) ** 2).sum() / weights.sum() if len(values) else values.sum())
+        return torch.stack(terms)
+
+
+class JointRows:
+    """Seven rows for the first term and two for the second: there are parts that have none of it."""
+
+    def batch(self, step, size, seed):
+        return torch.arange(7.0), torch.arange(1.0, 8.0), torch.tensor([-1.0, 4.0]), torch.tensor([5.0, 1.0])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 5, 9])
+def test_each_term_of_a_joint_loss_is_the_mean_of_the_whole_batch(monkeypatch, accumulate):
+    plain_descent(monkeypatch)
+    model, data = Joint(), JointRows()
+    x, w, y, v = data.batch(0, 0, 0)
+    expected = (w * (0.5 - x) ** 2).sum() / w.sum() + (v * (0.5 - y) ** 2).sum() / v.sum()
+    slope = 2 * ((w * (0.5 - x)).sum() / w.sum() + (v * (0.5 - y)).sum() / v.sum())
+    s = TrainingConfig(steps=1, accumulate=accumulate, learning_rate=1.0, warmup=0, clip=0.0, precision="float32")
+    (line,) = train(
+        model, data, s, loss=Joint.loss, weigh=lambda part: (part[1].sum().item(), part[3].sum().item()), **QUIET
+    )
+    assert line["loss"] == pytest.approx(expected.item(), rel=1e-6)
+    assert model.weight.item() == pytest.approx(0.5 - slope.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("clip", "length"), [(0.0, None), (1e9, None), (0.25, 0.25)])
@@ -250,6 +288,17 @@ def test_bfloat16_where_the_processor_lists_it(monkeypatch, flags, expected):
     monkeypatch.setattr(Path, "read_text", lambda self: f"processor : 0\nflags : {flags} fma\n")
     assert has_bfloat16("cpu") is expected
     assert not has_bfloat16("meta")
+
+
+def test_the_device_that_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert available_device() == torch.device("cpu") and available_device("meta") == torch.device("meta")
+    with pytest.raises(ValueError, match="device='cuda:1': .*no CUDA GPU here; give 'cpu'"):
+        available_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert available_device() == torch.device("cuda:0") and available_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "3")  # each process that torchrun starts has a GPU of its own
+    assert available_device() == torch.device("cuda:3") and available_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_compile_compiles_the_loss(monkeypatch):
@@ -440,13 +489,14 @@ from recbook.training.config import TrainingConfig
 from recbook.training.distributed import join_processes
 from recbook.training.loop import train
 sys.path.insert(0, {root!r})
-from tests.training.test_loop import Rows, SHAPE
+from tests.training.test_loop import FewRows, Rows, SHAPE
 rank, _ = join_processes()
 s = TrainingConfig(steps=6, batch=12, accumulate=2, warmup=2, evaluate_every=1, save_every=3, precision="float32")
 model = GPT(SHAPE, seed=rank)  # the others take the weights of the first
-metrics = train(model, Rows(uneven=True), s, sys.argv[1], progress=False)
-if rank == 1:  # the same weights in every process
-    torch.save(model.state_dict(), sys.argv[1] + "/second.pt")
+for data, folder in ((Rows(uneven=True), "/even"), (FewRows(uneven=True), "/few")):
+    train(model, data, s, sys.argv[1] + folder, progress=False)
+    if rank == 1:  # the same weights in every process
+        torch.save(model.state_dict(), sys.argv[1] + folder + ".pt")
 """
 
 
@@ -463,14 +513,15 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr[-3000:]
     model = GPT(SHAPE, seed=0)
     s = TrainingConfig(steps=6, batch=12, warmup=2, evaluate_every=1, precision="float32")
-    alone = train(model, Rows(uneven=True), s, **QUIET)
-    together = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    for figure in ("loss", "gradient_norm"):
-        assert [line[figure] for line in together] == pytest.approx([line[figure] for line in alone], abs=1e-5)
-    first = checkpoints.load_gpt(checkpoints.list_checkpoints(tmp_path)[-1])
-    torch.testing.assert_close(weights(first), weights(model), rtol=0, atol=1e-4)
-    second = torch.load(tmp_path / "second.pt", weights_only=True)
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.state_dict().items())
+    for data, folder in ((Rows(uneven=True), "even"), (FewRows(uneven=True), "few")):
+        alone = train(model, data, s, **QUIET)
+        together = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").open()]
+        for figure in ("loss", "gradient_norm"):
+            assert [line[figure] for line in together] == pytest.approx([line[figure] for line in alone], abs=1e-5)
+        first = checkpoints.load_gpt(checkpoints.list_checkpoints(tmp_path / folder)[-1])
+        torch.testing.assert_close(weights(first), weights(model), rtol=0, atol=1e-4)
+        second = torch.load(tmp_path / f"{folder}.pt", weights_only=True)
+        assert all(torch.equal(tensor, second[name]) for name, tensor in first.state_dict().items())
 
 
 # Progress
