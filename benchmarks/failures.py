@@ -84,7 +84,7 @@ def _cold_methods(split, rows: np.ndarray, country: pd.Series, vectors: pd.DataF
     everybody = {
         "nearest to the history": vectors.loc[split.codes].to_numpy() @ nothing,
         "BasketGPT": model.score([[]], split.cut)[0],
-        "popularity": models.popularity(split)[0],
+        "popularity": evaluation.buyers(split),
         "recent popularity": models.recent_popularity(split)[0],
         "popular now": here[""],
     }

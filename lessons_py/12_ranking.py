@@ -196,7 +196,7 @@ for row in range(len(split.shoppers)):
 rows = np.array(list(asked))
 texts_asked = [about.get(asked.get(row), "a gift") for row in range(len(split.shoppers))]
 with_query = snapshot.channels(requests, 100, gpt_scores, texts_asked)
-targets = np.array([snapshot.catalogue.columns([code])[0] for code in asked.values()])
+targets = snapshot.catalogue.columns(asked.values())
 shares = {name: (ranking[rows] == targets[:, None]).any(axis=1).mean() for name, ranking in with_query.items()}
 print(f"The first of them asks: {about[asked[rows[0]]]}")
 assert shares["text query"] > shares["text profile"]  # a query says more than what was bought

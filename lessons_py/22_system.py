@@ -232,14 +232,14 @@ assert set(asked["channel"]) == {QUERY_CHANNEL}
 show(asked)
 
 # %% [markdown]
-# What cannot be answered is said in one line, with what to do about it.
+# What cannot be answered is said in one line, with what to do about it. Where nothing is left to recommend, the answer
+# is an empty table: that is no mistake of whoever asks.
 
 # %% tags=["nbval-ignore-output"]
 questions = {
     "a name misspelt": dict(history=[texts[codes[0]][:-1] + "x"]),
     "an unknown customer": dict(customer=-7),
     "a word no product has": dict(exclude=["xylophone"]),
-    "a limit too low": dict(price_max=0.001),
 }
 messages = {}
 for what, question in questions.items():
@@ -248,6 +248,7 @@ for what, question in questions.items():
     except ValueError as error:
         messages[what] = str(error)
 assert set(messages) == set(questions) and "did you mean" in messages["a name misspelt"]
+assert shop.recommend(price_max=0.001, explain=False).empty
 for what, message in messages.items():
     print(f"{what}: {message}\n")
 
@@ -315,7 +316,7 @@ except ValueError as error:
 # error, other recommendations, and nobody would know since when.
 #
 # > **Pitfall.** A hash in the folder protects against accidents, not against people: whoever can change the weights can change the manifest. Against people
-# > keep the folder where they cannot write. And *read* is a matter, too: the folder holds the receipts.
+# > keep the folder where they cannot write. To *read* is a matter, too: the folder holds the receipts, so it is saved for its owner's eyes alone.
 #
 # ## From the command line
 #

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from recbook.baselines.evaluation import Split, count_invoices
+from recbook.baselines.evaluation import Split, buyers, count_invoices
 
 HALF_LIFE = 60  # days after which a purchase weighs half, in the blend
 RECENT = 28  # days that count as recent: four whole weeks, so every weekday counts alike
@@ -21,11 +21,7 @@ RECENT = 28  # days that count as recent: four whole weeks, so every weekday cou
 
 def popularity(split: Split, days: int | None = None) -> np.ndarray:
     """How many shoppers bought each product before the cut, in its last `days` if given; the same for everybody."""
-    receipts = split.receipts
-    if days is not None:
-        receipts = receipts[receipts["date"] >= split.cut - pd.Timedelta(days=days)]
-    buyers = receipts.groupby("code")["customer"].nunique().reindex(split.codes, fill_value=0)
-    return np.tile(buyers.to_numpy(np.float32), (len(split.shoppers), 1))
+    return np.tile(buyers(split, days).astype(np.float32), (len(split.shoppers), 1))
 
 
 def recent_popularity(split: Split, days: int = RECENT) -> np.ndarray:

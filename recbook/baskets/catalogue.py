@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -37,16 +38,21 @@ class Catalogue:
         self.named = named[~named.index.duplicated(keep=False)].to_dict()  # a name that two products share is no key
 
     def columns(self, products: Iterable[str]) -> np.ndarray:
-        """Columns of products given by code or description, distinct; ValueError names those that are neither."""
+        """The column of each product, (products,) int64, by code or description, in the order given, repeats too.
+
+        ValueError names those that are neither.
+        """
         if isinstance(products, str):
             raise ValueError(f"{products!r} is one text where a list of products is wanted: write [{products!r}]")
         products = list(products)
         found = [self._column(product) for product in products]
         if None in found:
             raise ValueError(self._unknown([p for p, column in zip(products, found, strict=True) if column is None]))
-        return np.array(list(dict.fromkeys(found)), dtype=np.int64)
+        return np.array(found, dtype=np.int64)
 
     def _column(self, product: str) -> int | None:
+        if product in self.column:
+            return self.column[product]
         product = str(product).strip()
         return self.column.get(product, self.column.get(product.upper(), self.named.get(_plain(product))))
 
@@ -69,9 +75,10 @@ class Catalogue:
             )
         pairs = [basket if isinstance(basket, BasketEntry) else _dated(basket) for basket in history]
         typed = [str(product) for pair in pairs if not isinstance(pair, BasketEntry) for product in pair[1]]
-        self.columns(typed)  # so that an error names every unknown product, not only the first basket's
+        columns = iter(self.columns(typed).tolist())  # all at once: an error names every unknown product
         return [
-            pair if isinstance(pair, BasketEntry) else BasketEntry(pair[0], self.columns(pair[1])) for pair in pairs
+            pair if isinstance(pair, BasketEntry) else BasketEntry(pair[0], _distinct(islice(columns, len(pair[1]))))
+            for pair in pairs
         ]
 
     def dated(self, history: History, day: float, origin: pd.Timestamp, gap: float) -> list[tuple[float, np.ndarray]]:
@@ -95,7 +102,7 @@ class Catalogue:
     def bought(self, history: History) -> np.ndarray:
         """The distinct columns of a history, (products,) int64, in the order first bought."""
         items = [entry.items for entry in self.entries(history)]
-        return np.array(list(dict.fromkeys(np.concatenate(items).tolist() if items else [])), dtype=np.int64)
+        return pd.unique(np.concatenate(items)) if items else np.zeros(0, dtype=np.int64)
 
     def without(self, history: History, column: int) -> list[BasketEntry]:
         """The history as if this product had never been in it."""
@@ -107,6 +114,10 @@ def _dated(basket: TypedBasket) -> tuple[pd.Timestamp | None, Sequence[str]]:
     if isinstance(basket, tuple) and len(basket) == 2 and not isinstance(basket[1], str):
         return pd.Timestamp(basket[0]).tz_localize(None), basket[1]  # the receipts' clock has no time zone
     return None, basket
+
+
+def _distinct(columns: Iterable[int]) -> np.ndarray:
+    return np.array(list(dict.fromkeys(columns)), dtype=np.int64)
 
 
 def _plain(text: str) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from recbook import storage
 from recbook.baselines.evaluation import Split
 from recbook.baskets.batches import BasketWindows
 from recbook.baskets.catalogue import Catalogue, History
@@ -34,11 +34,13 @@ from recbook.embeddings.encoder import encode
 from recbook.embeddings.text_vectors import centred
 from recbook.gpt.config import GPTConfig
 from recbook.quantization.layers import prepare_quantized, quantized_schemes
+from recbook.training.checkpoints import write_tensors
+from recbook.training.distributed import available_device
 from recbook.training.loop import train
 
 DEFAULT_BASKET_GPT = BasketGPTConfig()
 SCORED_AT_ONCE = 64  # baskets that are scored at once
-BASKET_GPT_WEIGHTS, BASKET_GPT_CONFIG = "model.safetensors", "model.json"
+BASKET_GPT_WEIGHTS, BASKET_GPT_CONFIG, BASKET_GPT_KIND = "model.safetensors", "model.json", "BasketGPT"
 
 
 class BasketGPT:
@@ -63,20 +65,23 @@ class BasketGPT:
         settings: BasketGPTConfig = DEFAULT_BASKET_GPT,
         products: Mapping[str, str] | None = None,
         progress: bool = True,
+        device: torch.device | str | None = None,
     ) -> "BasketGPT":
         """Train on clean receipts. `products`: descriptions by code, also of products that were never sold.
 
-        ValueError if no shopper comes back: there is then no next basket to learn from.
+        It learns and answers on `device`, by default on a GPU where there is one. ValueError if no shopper comes back:
+        there is then no next basket to learn from.
         """
         if receipts.empty:
             raise ValueError("there are no receipts: there is no next basket to learn from")
         texts = dict(sorted((dict(products or {}) | descriptions(receipts)).items()))
         log, _ = interaction_log(receipts, np.array(list(texts), dtype=str))
         shop_features = ShopFeatures(log, product_vectors(texts), settings.refresh, settings.nearest, settings.solved)
-        model = cls(texts, shop_features, settings)
-        task = NextBasketTask(log, shop_features, settings)
+        model, device = cls(texts, shop_features, settings), available_device(device)
+        model.network.to(device)
+        task = NextBasketTask(log, shop_features, settings, device)
         task.fit_scales(model.network)
-        model.metrics = train(model.network, task, task.training(), loss=task.loss, progress=progress)
+        model.metrics = train(model.network, task, task.training(), loss=task.loss, weigh=task.weigh, progress=progress)
         model.network.eval()
         return model
 
@@ -86,14 +91,15 @@ class BasketGPT:
     def score_log(self, log: InteractionLog, baskets: np.ndarray) -> np.ndarray:
         """Log-probabilities of every product where these baskets of a log open: (baskets, N) float32."""
         points = prediction_points(log, ahead=0, seed=0)
-        windows = BasketWindows(log, points, np.isin(np.arange(len(log.days)), baskets), self.settings.context)
+        asked = np.isin(np.arange(len(log.days)), baskets)
+        windows = BasketWindows(log, points, asked, self.settings.context, self.network.device)
         parts = [np.zeros((0, log.products), np.float32)]
         for start in range(0, len(baskets), SCORED_AT_ONCE):
             part = baskets[start : start + SCORED_AT_ONCE]
             tokens, basket, predicted = windows.ends(part)
             states = self.network.states(tokens, windows.shoppers[basket])
             scores = self.network.scores(states[predicted >= 0], windows.features(part, self.shop_features))
-            parts.append(scores.log_softmax(dim=1).numpy())
+            parts.append(scores.log_softmax(dim=1).cpu().numpy())
         return np.concatenate(parts)
 
     def score(self, histories: Iterable[History], when: str | pd.Timestamp | None = None) -> np.ndarray:
@@ -160,46 +166,54 @@ class BasketGPT:
     def attention(self, history: History, when: str | pd.Timestamp | None = None) -> tuple[list[str], np.ndarray]:
         """The attention where the next basket opens: names of the T tokens that are read, (layers, heads, T) shares."""
         log, context = self._log([history], when), self.settings.context
-        windows = BasketWindows(log, prediction_points(log, ahead=0, seed=0), np.ones(len(log.days), bool), context)
+        points, every = prediction_points(log, ahead=0, seed=0), np.ones(len(log.days), bool)
+        windows = BasketWindows(log, points, every, context, self.network.device)
         tokens, basket, _ = windows.ends(np.array([len(log.days) - 1]))
-        names = np.append(self.catalogue.texts, "<basket>")[tokens[0].numpy()].tolist()
-        return names, self.network.attention(tokens, windows.shoppers[basket])[:, 0].numpy()
+        names = np.append(self.catalogue.texts, "<basket>")[tokens[0].cpu().numpy()].tolist()
+        return names, self.network.attention(tokens, windows.shoppers[basket])[:, 0].cpu().numpy()
 
     # --- On disk -----------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Save the model in a folder of its own: weights, features as of the last day, settings. No pickle.
+        """Keep the model in a folder of its own: weights, features as of the last day, settings. No pickle.
 
         A loaded model knows the shop as of that day, and cannot predict on an earlier one.
         """
-        folder, latest = Path(folder), self.shop_features.latest()
-        folder.mkdir(parents=True, exist_ok=True)
+        latest = self.shop_features.latest()
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items() if name != "text"}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in latest.arrays().items()}
-        tensors = {name: tensor.contiguous() for name, tensor in (state | tensors).items()}
-        save_file(tensors, folder / BASKET_GPT_WEIGHTS)
         settings = asdict(self.settings) | {"parts": sorted(self.settings.parts)}
         config = {"settings": settings, "products": self.catalogue.products, "known": latest.numbers()}
         config["quantized"] = quantized_schemes(self.network)
-        (folder / BASKET_GPT_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+
+        def write(fresh: Path) -> None:
+            write_tensors(state | tensors, fresh / BASKET_GPT_WEIGHTS)
+            (fresh / BASKET_GPT_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+
+        storage.save_folder(folder, BASKET_GPT_KIND, write)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "BasketGPT":
-        """The model that `save` saved. ValueError if the folder does not hold one."""
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / BASKET_GPT_CONFIG).read_text(encoding="utf-8"))
-            tensors = load_file(folder / BASKET_GPT_WEIGHTS)
-            arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith("network.")}
-            settings = BasketGPTConfig(**config["settings"] | {"parts": frozenset(config["settings"]["parts"])})
-            model = cls(config["products"], ShopFeatures.restored(arrays, config["known"]), settings)
-            prepare_quantized(model.network, config.get("quantized", {}))
-            state = {name.removeprefix("network."): tensors[name] for name in tensors if name.startswith("network.")}
-            model.network.load_state_dict(state | {"text": model.network.text})
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ValueError(
-                f"{folder} does not hold a BasketGPT that can be loaded ({error}); fit and save it anew"
-            ) from error
+    def load(cls, folder: str | Path, device: torch.device | str | None = None) -> "BasketGPT":
+        """The model that `save` saved, on `device`, whichever it learned on; by default on a GPU where there is one.
+
+        ValueError if the folder does not hold one, or it is damaged.
+        """
+        device = available_device(device)
+        with storage.readable(folder, "a BasketGPT", "fit and save it anew"):
+            model = storage.load_folder(folder, lambda place, _: cls._read(place), BASKET_GPT_KIND)
+        model.network.to(device)
+        return model
+
+    @classmethod
+    def _read(cls, folder: Path) -> "BasketGPT":
+        config = storage.read_json(folder / BASKET_GPT_CONFIG)
+        tensors = load_file(folder / BASKET_GPT_WEIGHTS)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith("network.")}
+        settings = BasketGPTConfig(**config["settings"] | {"parts": frozenset(config["settings"]["parts"])})
+        model = cls(config["products"], ShopFeatures.restored(arrays, config["known"]), settings)
+        prepare_quantized(model.network, config.get("quantized", {}))
+        state = {name.removeprefix("network."): tensors[name] for name in tensors if name.startswith("network.")}
+        model.network.load_state_dict(state | {"text": model.network.text})
         model.network.eval()
         return model
 

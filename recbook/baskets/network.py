@@ -18,7 +18,7 @@ from recbook.baskets.features import (
     USER_ITEM_COUNTED,
     USER_ITEM_FEATURES,
 )
-from recbook.baskets.shop_features import RELATED_FEATURES, FeatureBatch
+from recbook.baskets.shop_features import EASE_PRODUCTS, RELATED_FEATURES, FeatureBatch
 from recbook.gpt.config import GPTConfig
 from recbook.gpt.model import GPT
 
@@ -47,7 +47,7 @@ class BasketGPTConfig:
     start: float = 90.0  # first days of the log (half of it at most) without predictions: trends need a past
     min_shoppers: int = 5  # a product counts as on sale once so many shoppers have bought it
     nearest: int = 50  # neighbours of each product
-    solved: int = 4000  # products with most buyers, for which EASE is solved: it costs the cube of their number
+    solved: int = EASE_PRODUCTS  # products with most buyers, for which EASE is solved
     refresh: float = 14.0  # days between two counts of which products are bought together
     seed: int = 0
 
@@ -63,12 +63,13 @@ class Standardize(nn.Module):
 
     mean: Tensor
     factor: Tensor
+    used: Tensor
 
     def __init__(self, used: list[bool]):
         super().__init__()
         self.register_buffer("mean", torch.zeros(len(used)))
         self.register_buffer("factor", torch.tensor(used, dtype=torch.float32))
-        self.used = torch.tensor(used, dtype=torch.float32)
+        self.register_buffer("used", torch.tensor(used, dtype=torch.float32), persistent=False)
 
     def fit(self, values: Tensor) -> None:
         """Take mean and standard deviation from examples, (…, columns)."""
@@ -132,8 +133,9 @@ class BasketNetwork(nn.Module):
         `shoppers` (B, T, len(USER_FEATURES)) counts only at openings. A share `forget` of the products is left blank.
         """
         products = len(self.text)
-        table = self.read.weight + self.read_text(self.text)
-        x = F.embedding(tokens.clamp(max=products - 1), table)  # (B, T) -> (B, T, C)
+        read, place = tokens.clamp(max=products - 1).unique(return_inverse=True)  # one shopper reads few of them
+        table = self.read(read) + self.read_text(self.text[read])
+        x = F.embedding(place, table)  # (B, T) -> (B, T, C)
         kept = tokens < products
         if forget:
             kept = kept & (torch.rand(tokens.shape, device=tokens.device) >= forget)
@@ -161,6 +163,11 @@ class BasketNetwork(nn.Module):
         hidden = F.gelu(self.point(pairs) + self.point_state(state)[batch.row])
         pointed = self.pointed(hidden) + self.pointed_plainly(bought)  # (pairs, 1)
         return scores.index_put((batch.row, batch.item), pointed[:, 0], accumulate=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.bias.device
 
     @torch.no_grad()
     def attention(self, tokens: Tensor, shoppers: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from recbook.baskets.features import UserItemFeatures, item_features, positions
 from recbook.baskets.log import InteractionLog
 
 EASE_L2 = 100  # of EASE, as in the blend
+EASE_PRODUCTS = 4000  # products with most buyers, for which EASE is solved: it costs the cube of their number
 # How every product is related to those that the shopper bought.
 RELATED_FEATURES = ("EASE", "bought together", "with the last basket", "text", "text, last basket")
 
@@ -23,8 +24,7 @@ def related_items(
     """Which products are bought together, as known on a day: two matrices (products, products).
 
     Each row has `nearest` entries: the weights of EASE, and the share of the row's buyers who bought the column's
-    product. A purchase weighs half after HALF_LIFE days. EASE costs the cube of its products, so it is solved for the
-    `solved` products with most buyers.
+    product. A purchase weighs half after HALF_LIFE days. `solved`: see `strongest_ease`.
     """
     shopper, days, items = log.lines
     known = days < day
@@ -32,13 +32,22 @@ def related_items(
     fresh = np.zeros(len(pair), np.float32)
     np.maximum.at(fresh, inverse, (0.5 ** ((day - days[known]) / HALF_LIFE)).astype(np.float32))
     X = sparse.csr_matrix((fresh, np.divmod(pair, log.products)), (len(log.days), log.products))
-    most = np.sort(np.argsort(-X.getnnz(axis=0), kind="stable")[:solved])
-    weights = strongest(sparse.csr_matrix(ease_weights(X[:, most], EASE_L2)), nearest).tocoo()
-    weights = sparse.csr_matrix((weights.data, (most[weights.row], most[weights.col])), (log.products, log.products))
     together = (X.T @ X).tocsr()
     buyers = together.diagonal() + 1  # the one keeps two products with a single buyer from being twins
     together.setdiag(0)
-    return weights, strongest(sparse.diags_array(1 / buyers) @ together, nearest)
+    share = strongest(sparse.diags_array(1 / buyers) @ together, nearest)
+    return strongest_ease(X, EASE_L2, nearest, solved), share
+
+
+def strongest_ease(X: sparse.csr_matrix, l2: float, nearest: int, solved: int = EASE_PRODUCTS) -> sparse.csr_matrix:
+    """The `nearest` largest weights of EASE in each row: sparse (products, products), from X (shoppers, products).
+
+    EASE costs the cube of its products, and the square of them in memory. So it is solved for the `solved` products
+    with most buyers; the others have no weights.
+    """
+    most = np.sort(np.argsort(-X.getnnz(axis=0), kind="stable")[:solved])
+    weights = strongest(sparse.csr_matrix(ease_weights(X[:, most], l2)), nearest).tocoo()
+    return sparse.csr_matrix((weights.data, (most[weights.row], most[weights.col])), (X.shape[1], X.shape[1]))
 
 
 def strongest(matrix: sparse.csr_matrix, number: int, rows: int = 512) -> sparse.csr_matrix:
@@ -69,7 +78,12 @@ class ShopFeatures:
     """The features of all products, as of any day of the log. They are counted; nothing of them is learned."""
 
     def __init__(
-        self, log: InteractionLog, text: np.ndarray, refresh: float = 14.0, nearest: int = 50, solved: int = 4000
+        self,
+        log: InteractionLog,
+        text: np.ndarray,
+        refresh: float = 14.0,
+        nearest: int = 50,
+        solved: int = EASE_PRODUCTS,
     ):
         """Count anew which products are bought together every `refresh` days. `text` (N, d): unit rows."""
         self.text, self.origin, self.last_day = text, log.origin, int(log.days.max()) + 1
@@ -124,13 +138,13 @@ class ShopFeatures:
 
     def _together(self, bought: UserItemFeatures, rows: np.ndarray, snapshot: np.ndarray) -> Iterator[np.ndarray]:
         """How each product goes with those bought, by the last snapshot before the day: three arrays (rows, N)."""
-        seen = sparse.diags_array((snapshot >= 0).astype(np.float32))  # nothing, before the first snapshot
         columns = (bought.matrix(c, rows, len(self.text), snapshot.clip(0)) for c in (bought.fresh, bought.last))
-        fresh, last = (seen @ column for column in columns)
+        fresh, last = (_scaled(column, snapshot >= 0) for column in columns)  # nothing, before the first snapshot
         end = fresh.shape[1]
-        yield (fresh @ self.ease[:end]).toarray()
+        ease, share = (whole if end == whole.shape[0] else whole[:end] for whole in (self.ease, self.share))
+        yield (fresh @ ease).toarray()
         for weights in (fresh, last):
-            yield (_mean(weights) @ self.share[:end]).toarray()
+            yield (_mean(weights) @ share).toarray()
 
     def _alike(self, bought: UserItemFeatures, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The cosine of each description with the mean of those bought: two arrays (rows, N)."""
@@ -143,4 +157,10 @@ class ShopFeatures:
 def _mean(weights: sparse.csr_matrix) -> sparse.csr_matrix:
     """Rows that add up to one, or to zero where they are empty."""
     total = np.asarray(weights.sum(axis=1)).ravel()
-    return sparse.diags_array((1 / np.maximum(total, 1e-9)).astype(np.float32)) @ weights
+    return _scaled(weights, 1 / np.maximum(total, 1e-9))
+
+
+def _scaled(rows: sparse.csr_matrix, by: np.ndarray) -> sparse.csr_matrix:
+    """Each row times its factor. Of a single row, a product of sparse matrices costs a multiple of its work."""
+    data = rows.data * np.repeat(by.astype(np.float32), np.diff(rows.indptr))
+    return sparse.csr_matrix((data, rows.indices, rows.indptr), rows.shape)

@@ -74,7 +74,7 @@ def unit(vectors: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.csr_matri
 def centred(vectors: np.ndarray) -> np.ndarray:
     """Vectors (n, d) less their mean, at length one again, float32: what all texts share tells none from another."""
     less = vectors - vectors.mean(axis=0)
-    return (less / np.maximum(np.linalg.norm(less, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    return (less / np.maximum(np.linalg.norm(less, axis=1, keepdims=True), 1e-9)).astype(np.float32, order="C")
 
 
 def topics(matrix: sparse.csr_matrix, dimensions: int) -> np.ndarray:

@@ -211,9 +211,14 @@ def date_matches(place: re.Match, dates: Iterable[pd.Timestamp], moment: pd.Time
 
 def is_plain_english(word: str) -> bool:
     """Whether a word, in any inflection, is plain English: one that says nothing of products."""
-    small, known = word.lower().replace("’", "'"), {*word_lists()["plain"], *MORE_PLAIN_WORDS}
+    small, known = word.lower().replace("’", "'"), _plain_words()
     stems = {small.removesuffix(ending) for ending in WORD_ENDINGS}
     return any(stem in known or f"{stem}e" in known for stem in stems)
+
+
+@lru_cache(maxsize=1)
+def _plain_words() -> frozenset[str]:
+    return MORE_PLAIN_WORDS.union(word_lists()["plain"])
 
 
 def list_opening(before: str) -> str:

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbook.baselines.evaluation import PARTS, Split
+from recbook.baselines.evaluation import PARTS, Split, buyers
 from recbook.baselines.metrics import hits, rank, recall
-from recbook.baselines.models import popularity
 from recbook.baskets.catalogue import Catalogue
 from recbook.baskets.features import USER_ITEM_FEATURES, UserItemFeatures, user_features, user_item_features
 from recbook.baskets.log import (
@@ -30,7 +29,6 @@ from recbook.cleaning.receipts import descriptions
 from recbook.embeddings import encoder
 from recbook.embeddings.text_vectors import centred
 from recbook.ranking.rankers import Shopper
-from recbook.search import queries
 from recbook.search.index import build_index, search_index
 
 HISTORY_CHANNEL, CO_PURCHASE_CHANNEL, POPULAR_CHANNEL, PROFILE_CHANNEL = (
@@ -86,9 +84,7 @@ class Snapshot:
         self.index = build_index(split.codes, self.vectors)
         self.log, self.customer = interaction_log(split.receipts, split.codes)
         self.shop_features = ShopFeatures(self.log, centred(self.vectors), NO_REFRESH).latest()
-        self.popular = (
-            popularity(split, POPULARITY_DAYS)[0] if len(split.shoppers) else np.zeros(len(split.codes), np.float32)
-        )
+        self.popular = buyers(split, POPULARITY_DAYS).astype(np.float32)
 
     def offline(self, split: Split) -> Requests:
         """Offline requests: the judged shoppers of the split, in its order, asking at its cut."""
@@ -111,46 +107,55 @@ class Snapshot:
         return None if self.model is None else self.model.score_log(requests.log, requests.rows)
 
     def channels(
-        self, requests: Requests, k: int, gpt: np.ndarray | None = None, texts: Sequence[str] | None = None
+        self,
+        requests: Requests,
+        k: int,
+        gpt: np.ndarray | None = None,
+        texts: Sequence[str] | None = None,
+        allowed: np.ndarray | None = None,
     ) -> dict:
         """Lists by channel, each (n, k) int64 columns of the catalogue, best first, -1 where a list is shorter.
 
         `gpt` (n, products): the model's scores, for its channel. `texts`: a query per request, for the text channel.
+        `allowed` (products,) bool: what the lists may hold, all if None.
         """
+        allowed = np.ones(len(self.catalogue.codes), bool) if allowed is None else allowed
         lists = {
-            HISTORY_CHANNEL: self._history(requests, k),
-            CO_PURCHASE_CHANNEL: self._co_purchases(requests, k),
-            POPULAR_CHANNEL: np.tile(rank(self.popular[None], k), (len(requests.rows), 1)),
-            PROFILE_CHANNEL: self._profile(requests, k),
+            HISTORY_CHANNEL: self._history(requests, k, allowed),
+            CO_PURCHASE_CHANNEL: self._co_purchases(requests, k, allowed),
+            POPULAR_CHANNEL: np.tile(rank(self.popular[None], k, allowed), (len(requests.rows), 1)),
+            PROFILE_CHANNEL: self._profile(requests, k, allowed),
         }
         if texts is not None:
-            lists[QUERY_CHANNEL] = self._columns(queries.by_text(self.index, list(texts), self.encode, k).codes, k)
-        return lists if gpt is None else lists | {GPT_CHANNEL: rank(gpt, k)}
+            lists[QUERY_CHANNEL] = self._nearest(self.encode(list(texts)), k, allowed)
+        return lists if gpt is None else lists | {GPT_CHANNEL: rank(gpt, k, allowed)}
 
-    def _history(self, requests: Requests, k: int) -> np.ndarray:
+    def _history(self, requests: Requests, k: int, allowed: np.ndarray) -> np.ndarray:
         """By the shopper's own purchases, each with half its weight after 120 days."""
         products = len(self.catalogue.codes)
         scores = _dense(requests.bought, products, USER_ITEM_FEATURES.index("count, 120 days"))
-        return rank(scores, k, _dense(requests.bought, products) > 0)
+        return rank(scores, k, (_dense(requests.bought, products) > 0) & allowed)
 
-    def _co_purchases(self, requests: Requests, k: int) -> np.ndarray:
+    def _co_purchases(self, requests: Requests, k: int, allowed: np.ndarray) -> np.ndarray:
         """By EASE, from what was bought and how long ago."""
         parts = [np.full((0, k), -1)]
         for rows in row_blocks(len(requests.rows)):
             known = self.shop_features.batch(requests.bought, rows, requests.day[rows])
-            parts.append(rank(known.related[..., RELATED_FEATURES.index("EASE")], k))
+            parts.append(rank(known.related[..., RELATED_FEATURES.index("EASE")], k, allowed))
         return np.concatenate(parts)
 
-    def _profile(self, requests: Requests, k: int) -> np.ndarray:
+    def _profile(self, requests: Requests, k: int, allowed: np.ndarray) -> np.ndarray:
         """By the index: descriptions nearest to the mean of those bought; an empty list where nothing was bought."""
         means = _dense(requests.bought, len(self.catalogue.codes)) @ self.vectors
         some, found = np.linalg.norm(means, axis=1) > 0, np.full((len(means), k), -1)
         if some.any():
-            found[some] = self._columns(search_index(self.index, means[some], k).codes, k)
+            found[some] = self._nearest(means[some], k, allowed)
         return found
 
-    def _columns(self, codes: np.ndarray, k: int) -> np.ndarray:
-        columns = np.searchsorted(self.catalogue.codes, codes.astype(str))
+    def _nearest(self, vectors: np.ndarray, k: int, allowed: np.ndarray) -> np.ndarray:
+        """By the index: the allowed products nearest to each vector (n, d)."""
+        among = None if allowed.all() else self.catalogue.codes[allowed].tolist()  # a filter makes the search slower
+        columns = np.searchsorted(self.catalogue.codes, search_index(self.index, vectors, k, among).codes.astype(str))
         return np.pad(columns, ((0, 0), (0, k - columns.shape[1])), constant_values=-1)
 
 

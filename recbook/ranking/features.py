@@ -11,12 +11,13 @@ from scipy import sparse
 from sklearn.preprocessing import normalize
 
 from recbook.baselines.evaluation import Split
-from recbook.baselines.models import cosine_similarity, ease_weights, recency, shoppers_by_products
+from recbook.baselines.models import recency, shoppers_by_products
 from recbook.baskets.features import ITEM_FEATURES, USER_FEATURES, USER_ITEM_FEATURES
-from recbook.baskets.shop_features import RELATED_FEATURES, FeatureBatch, strongest
+from recbook.baskets.shop_features import EASE_PRODUCTS, RELATED_FEATURES, FeatureBatch, strongest, strongest_ease
 from recbook.ranking.candidates import Requests, Snapshot, row_blocks
 
 NEAREST_PRODUCTS = 100  # products that a product is compared with
+UNDATED_L2 = 200  # of EASE on who bought what, whenever it was
 NEAREST_SHOPPERS = 50  # shoppers that a shopper is compared with
 SAME_SHOPPER = 0.999  # cosine of two shoppers above which they count as the same
 # Of the product.
@@ -48,16 +49,19 @@ STEADY_FEATURES = tuple(n for n in COUNTED_FEATURES if n not in ("shopper: sine"
 class CandidateFeatures:
     """The features of candidates as of a snapshot: `table`."""
 
-    def __init__(self, snapshot: Snapshot, split: Split):
-        """Counted from the receipts of `split`. ValueError if the snapshot is of another cut."""
+    def __init__(self, snapshot: Snapshot, split: Split, solved: int = EASE_PRODUCTS):
+        """Counted from the receipts of `split`; `solved`: see `strongest_ease`.
+
+        ValueError if the snapshot is of another cut.
+        """
         if snapshot.cut != split.cut:
             raise ValueError(f"the snapshot is {snapshot.cut}, the split's cut {split.cut}: they must be one")
         self.snapshot = snapshot
         X = shoppers_by_products(split)
-        self.near = strongest(sparse.csr_matrix(cosine_similarity(X)), NEAREST_PRODUCTS).T.tocsr()
-        self.undated = strongest(sparse.csr_matrix(ease_weights(X, 200)), NEAREST_PRODUCTS)
+        self.near = strongest(_cosines(X), NEAREST_PRODUCTS).T.tocsr()
+        self.undated = strongest_ease(X, UNDATED_L2, NEAREST_PRODUCTS, solved)
         recent = recency(split, np.sort(split.receipts["customer"].unique()))  # (all shoppers, N)
-        self.others = (sparse.csr_matrix(normalize(recent)), recent)
+        self.others = (sparse.csr_matrix(normalize(recent).T), recent)
         self.product = _product_features(split)
         self.alike = snapshot.shop_features.text @ snapshot.shop_features.text.T  # (N, N): cosines of descriptions
 
@@ -127,9 +131,19 @@ class CandidateFeatures:
         A shopper with the very same purchases is left out: it is the one who asks, or adds nothing to what they bought.
         """
         unit, theirs = self.others
-        cosine = (sparse.csr_matrix(normalize(recent)) @ unit.T).toarray()  # (n, all shoppers)
+        cosine = (sparse.csr_matrix(normalize(recent)) @ unit).toarray()  # (n, all shoppers)
         cosine[cosine > SAME_SHOPPER] = 0
         return (strongest(sparse.csr_matrix(cosine), NEAREST_SHOPPERS) @ theirs).toarray()
+
+
+def _cosines(X: sparse.csr_matrix) -> sparse.csr_matrix:
+    """What `baselines.models.cosine_similarity` gives, but sparse: of size what the shoppers bought, not N × N."""
+    together = (X.T @ X).tocoo()  # (products, products): shoppers who bought both
+    length = np.sqrt(together.diagonal())
+    apart = together.row != together.col
+    row, column = together.row[apart], together.col[apart]
+    cosine = together.data[apart] / length[row] / length[column]
+    return sparse.csr_matrix((cosine, (row, column)), together.shape)
 
 
 def _gpt_features(gpt: np.ndarray | None, had: np.ndarray) -> np.ndarray:

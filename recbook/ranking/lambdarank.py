@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recbook import storage
 from recbook.baselines.evaluation import Split
 from recbook.ranking.candidates import Requests, interleave
 from recbook.ranking.features import FEATURE_NAMES, GPT_FEATURES, STEADY_FEATURES, CandidateFeatures
 from recbook.ranking.rankers import Shopper
 
-RANKER_CONFIG, RANKER_TREES = "ranker.json", "trees-{}.txt"
+RANKER_CONFIG, RANKER_TREES, RANKER_KIND = "ranker.json", "trees-{}.txt", "LambdaRank"
 GPT_WEIGHT = 2.0  # of the BasketGPT's log-probability; chosen on the real log, cuts of September and October 2011
 PER_CHANNEL = 200  # products that a channel proposes at most
 
@@ -158,8 +159,8 @@ class LambdaRank:
         snapshot = self.features.snapshot
         requests = snapshot.online([shopper])
         gpt = snapshot.gpt(requests) if self.settings.gpt_weight or set(self.names) & set(GPT_FEATURES) else None
-        columns = np.array([snapshot.catalogue.columns([code])[0] for code in candidates], dtype=np.int64)
-        return self.predict(self.features.table(requests, columns[None], gpt))[0]
+        columns = snapshot.catalogue.columns(candidates)[None]  # (1, candidates)
+        return self.predict(self.features.table(requests, columns, gpt))[0]
 
     def importance(self) -> dict[str, float]:
         """Feature importance: each feature's share of the gain that all splits made in training, largest first."""
@@ -168,25 +169,32 @@ class LambdaRank:
         return {self.names[i]: float(gain[i] / max(gain.sum(), 1e-9)) for i in order}
 
     def save(self, folder: str | Path) -> None:
-        """Write the trees as LightGBM's text and the rest as JSON, without the features: give them to `load` again."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, trees in enumerate(self.trees):
-            (folder / RANKER_TREES.format(number)).write_text(trees.model_to_string(), encoding="utf-8")
-        config = {"names": self.names, "settings": asdict(self.settings), "trees": len(self.trees)}
-        (folder / RANKER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+        """Keep the trees as LightGBM's text and the rest as JSON in a folder of their own.
+
+        The features are not saved: give them to `load` again.
+        """
+
+        def write(fresh: Path) -> None:
+            for number, trees in enumerate(self.trees):
+                (fresh / RANKER_TREES.format(number)).write_text(trees.model_to_string(), encoding="utf-8")
+            config = {"names": self.names, "settings": asdict(self.settings), "trees": len(self.trees)}
+            (fresh / RANKER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+
+        storage.save_folder(folder, RANKER_KIND, write)
 
     @classmethod
     def load(cls, folder: str | Path, features: CandidateFeatures | None = None) -> "LambdaRank":
-        """The ranker that `save` wrote. ValueError if the folder does not hold one."""
+        """The ranker that `save` wrote. ValueError if the folder does not hold one, or it is damaged.
+
+        LightGBM may end the process at trees that were damaged before they were saved: load your own alone.
+        """
         import lightgbm
 
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / RANKER_CONFIG).read_text(encoding="utf-8"))
-            texts = [(folder / RANKER_TREES.format(n)).read_text(encoding="utf-8") for n in range(config["trees"])]
+        def read(place: Path, _: dict[str, Any]) -> "LambdaRank":
+            config = storage.read_json(place / RANKER_CONFIG)
+            texts = [(place / RANKER_TREES.format(n)).read_text(encoding="utf-8") for n in range(config["trees"])]
             trees = [lightgbm.Booster(model_str=text) for text in texts]
             return cls(trees, config["names"], LambdaRankConfig(**config["settings"]), features)
-        except (OSError, KeyError, TypeError, ValueError, lightgbm.basic.LightGBMError) as error:
-            message = f"{folder} does not hold a LambdaRank that can be loaded ({error}); fit and save it anew"
-            raise ValueError(message) from error
+
+        with storage.readable(folder, "a LambdaRank", "fit and save it anew"):
+            return storage.load_folder(folder, read, RANKER_KIND)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from recbook.baskets.catalogue import History
 from recbook.baskets.model import BasketGPT
+from recbook.cleaning.receipts import dated_baskets
 from recbook.search.index import ProductIndex, vectors_of
 
 
@@ -40,8 +41,8 @@ class BasketGPTRanker:
 
     def score(self, shopper: Shopper, query: str | None, candidates: Sequence[str]) -> np.ndarray:
         """See `Ranker.score`; ValueError names a candidate that the model does not know."""
-        scores = self.model.score([shopper.history], shopper.when)[0]
-        return np.array([scores[self.model.catalogue.columns([code])[0]] for code in candidates])
+        columns = self.model.catalogue.columns(candidates)
+        return self.model.score([shopper.history], shopper.when)[0][columns]
 
 
 class TextRanker:
@@ -108,10 +109,5 @@ def shoppers_at(receipts: pd.DataFrame, customers: Sequence[int], when: pd.Times
     groups = dict(list(before.groupby("customer")))
     if missing := [customer for customer in customers if customer not in groups]:
         raise KeyError(f"customer {missing[0]} bought nothing before {when:%Y-%m-%d}; ask with an empty history")
-    return [_shopper(groups[customer], when) for customer in customers]
-
-
-def _shopper(lines: pd.DataFrame, when: pd.Timestamp) -> Shopper:
-    baskets = lines.groupby("invoice", sort=False)
-    history = [(basket["date"].iloc[0], basket["code"].unique().tolist()) for _, basket in baskets]
-    return Shopper(history, when, lines["country"].iloc[-1])
+    mine = (groups[customer] for customer in customers)
+    return [Shopper(dated_baskets(lines), when, lines["country"].iloc[-1]) for lines in mine]

@@ -1,10 +1,9 @@
-"""`recbook build`, `recommend` and `chat`: build a recommender from receipts, ask it once, or talk to it."""
+"""`recbook build`, `recommend`, `chat` and `cache`: build a recommender, ask it once, talk to it; what is kept."""
 
 import contextlib
 import json
 import shutil
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -12,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbook.cleaning.schema import printable
 from recbook.conversation.dialogue import EXPLAIN, HELP, NOTHING, QUIT, SHOW, DialogueState, ShownProduct, next_state
 from recbook.conversation.patterns import EXAMPLE_TURNS
 from recbook.system.scoring import receipts_of, report, report_cleaning
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recbook.system.recommender import Recommender
 
 MB = 1e6
@@ -31,12 +33,13 @@ def build_command(receipts: str, out: str, product_code: str | None, date_format
 
     `receipts`: see `receipts_of`. ValueError or OSError says what is wrong with them, or with the folder `out`.
     """
+    from recbook import storage
     from recbook.cleaning.receipts import PRODUCT_CODE, clean
     from recbook.system.files import check_place
     from recbook.system.recommender import Recommender
 
     start, folder = time.perf_counter(), check_place(Path(out).resolve())
-    _try_to_write(folder)
+    storage.try_place(folder)
     code = product_code or PRODUCT_CODE
     with contextlib.redirect_stdout(sys.stderr):
         report(f"reading {receipts}")
@@ -47,16 +50,7 @@ def build_command(receipts: str, out: str, product_code: str | None, date_format
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / MB
     stages = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in made.seconds.items())
     kept = f"{len(made.catalogue):,} products, {len(made.customers):,} customers, {size:.1f} MB"
-    print(f"kept {out}: {kept}; {time.perf_counter() - start:.0f} seconds ({stages})")
-
-
-def _try_to_write(folder: Path) -> None:
-    """Write and remove a test folder beside it, so that minutes of work are not lost because nobody may write there."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
+    print(f"kept {printable(out)}: {kept}; {time.perf_counter() - start:.0f} seconds ({stages})")
 
 
 # --- recommend ---------------------------------------------------------------------------------------------------
@@ -90,7 +84,7 @@ def recommend_command(
     }  # fmt: skip
     with contextlib.redirect_stdout(sys.stderr):
         table = _recommender(shop).recommend(**asked, k=k, explain=explain, fast=fast)
-    products = [_as_json(row) for row in table.to_dict("records")]
+    products = _products_of(table)
     if as_json:
         print(json.dumps(asked | {"products": products}, allow_nan=False))
     else:
@@ -113,11 +107,22 @@ def _recommender(folder: str) -> "Recommender":
     return Recommender.load(folder)
 
 
+def _products_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The products of a table of recommendations, for JSON. ValueError if there are none."""
+    if table.empty:
+        raise ValueError("nothing is left to recommend: allow a higher price, or exclude less")
+    return [_as_json(row) for row in table.to_dict("records")]
+
+
 def _as_json(row: dict[str, Any]) -> dict[str, Any]:
-    """A product for JSON: price to the penny, score to four digits, `why` null without explanations."""
-    texts = {key: str(row[key]) for key in ("code", "description")}
+    """A product for JSON: price to the penny, score to four digits, `why` null without explanations.
+
+    Texts are `printable`: a recommender built by an older version may hold what a terminal would obey.
+    """
+    texts = {key: printable(str(row[key])) for key in ("code", "description")}
+    why = None if row.get("why") is None else printable(row["why"])
     numbers = {"price": round(float(row["price"]), 2), "score": float(f"{float(row['score']):.4g}")}
-    return texts | numbers | {"channel": str(row["channel"]), "why": row.get("why")}
+    return texts | numbers | {"channel": str(row["channel"]), "why": why}
 
 
 def _as_text(place: int, product: dict[str, Any]) -> str:
@@ -141,7 +146,7 @@ def _width() -> int:
 
 
 def _wrapped(text: str, indent: str = "    ", further: str = "    ") -> str:
-    return textwrap.fill(text, _width(), initial_indent=indent, subsequent_indent=further)
+    return textwrap.fill(printable(text), _width(), initial_indent=indent, subsequent_indent=further)
 
 
 # --- chat --------------------------------------------------------------------------------------------------------
@@ -171,7 +176,7 @@ def _turns() -> Iterator[str]:
             print()
             return
         if not sys.stdin.isatty():
-            print(text)
+            print(printable(text))
         yield text
 
 
@@ -191,7 +196,7 @@ class ChatSession:
         """Answer a turn; False after the last one. What cannot be done is reported, and the state stays as it was."""
         after = next_state(self.state, text)
         for note in after.notes:
-            print(note)
+            print(printable(note))
         if after.act == HELP:
             print(_wrapped(f"You can say: {EXAMPLE_TURNS}", "", "  "))
         elif after.act in (QUIT, NOTHING):
@@ -240,8 +245,8 @@ class ChatSession:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 self.recommender.recommend(k=1, explain=False, fast=True, exclude=[word])
-        except ValueError as error:
-            return "nothing is left" in str(error)  # every product has it
+        except ValueError:
+            return False
         return True
 
     def _products(self, after: DialogueState) -> dict[str, dict[str, Any]]:
@@ -251,4 +256,25 @@ class ChatSession:
                 **self.fixed, query=after.asked or None, explain=after.act == EXPLAIN, price_max=after.price_max,
                 exclude=after.leaving_out,
             )  # fmt: skip
-        return {row["code"]: _as_json(row) for row in table.to_dict("records")}
+        return {product["code"]: product for product in _products_of(table)}
+
+
+# --- cache -------------------------------------------------------------------------------------------------------
+
+
+def cache_command(clear: bool) -> None:
+    """List what `storage.home` keeps, what was used last first; or remove of it what can be made again."""
+    from recbook import storage
+
+    total = 0
+    storage.sweep(storage.home())
+    for path in sorted(storage.home().glob("[!.]*"), key=lambda path: -path.lstat().st_mtime):
+        again = path.is_dir() and storage.ARTIFACT.fullmatch(path.name)
+        if clear and again:
+            storage.discard(path)
+        if path.exists():
+            size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.lstat().st_mtime))
+            print(f"{size / MB:>10,.1f} MB  {used}  {printable(path.name)}{'' if again else '  (--clear leaves it)'}")
+            total += size
+    print(f"{total / MB:>10,.1f} MB in {storage.home()}")

@@ -4,6 +4,7 @@ The two-stage recommender retrieves and ranks, the fact store counts the facts, 
 checker checks them. No parameters belong to single shoppers, so neither a new shopper nor a new product needs training.
 """
 
+import copy
 from collections.abc import Callable, Container, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from recbook.system.files import RecommenderParts, load_recommender, save_recomm
 from recbook.system.retrieve_and_rank import TwoStageRecommender
 
 Baskets = list[tuple[pd.Timestamp, list[str]]]  # dates and codes, oldest first
+NO_PRODUCTS = pd.DataFrame({"description": [], "price": []})
 LONGEST_DESCRIPTION = 100  # letters of a new product's description: it must fit into a fact prompt
 
 
@@ -46,19 +48,26 @@ class Recommender:
         unsold: pd.DataFrame | None = None,
     ):
         """From clean receipts and the models fitted on them. `vectors`: unit rows by code; `unsold`: see `add`."""
-        self.receipts, self.settings, self.narrator, self.vectors = receipts, settings, narrator, vectors
+        self.receipts, self.settings, self.narrator = receipts, settings, narrator
         self.moment = day_after_last(receipts)
-        self.unsold = pd.DataFrame({"description": [], "price": []}) if unsold is None else unsold
         split = evaluation.snapshot(receipts, self.moment, settings.min_shoppers)
         first, known = receipts.groupby("code")["date"].min(), set(split.codes)
-        fresh = [code for code in first.index[first >= self.moment - NEW_FOR] if code not in known]  # too few buyers
-        self.two_stage = TwoStageRecommender(split, model, ranker, student, vectors, [*fresh, *self.unsold.index])
-        self.fact_store = FactStore(receipts, self.moment, unsold=self.unsold if len(self.unsold) else None)
-        self.products = Catalogue(rc.descriptions(receipts) | self.unsold["description"].to_dict())
-        self.prices = self.fact_store.table["price"].loc[self.two_stage.codes].round(2).to_numpy()  # (codes,) pounds
+        self.fresh = [code for code in first.index[first >= self.moment - NEW_FOR] if code not in known]  # few buyers
+        self.two_stage = TwoStageRecommender(split, model, ranker, student, vectors)
         # By customer, the country of the last receipt.
         self.countries = receipts.sort_values("date", kind="stable").groupby("customer")["country"].last().to_dict()
         self.seconds: dict[str, float] = {}  # of each stage of the build
+        self._list_products(vectors, NO_PRODUCTS if unsold is None else unsold)
+
+    def _list_products(self, vectors: pd.DataFrame, unsold: pd.DataFrame) -> None:
+        """All that depends on the products that nobody bought yet."""
+        self.vectors, self.unsold = vectors, unsold
+        self.two_stage = self.two_stage.with_unsold(vectors, [*self.fresh, *unsold.index])
+        self.fact_store = FactStore(self.receipts, self.moment, unsold=unsold if len(unsold) else None)
+        self.products = Catalogue(rc.descriptions(self.receipts) | unsold["description"].to_dict())
+        self.prices = self.fact_store.table["price"].loc[self.two_stage.codes].round(2).to_numpy()  # (codes,) pounds
+        for kept in ("checker", "catalogue"):  # they are of the products before
+            self.__dict__.pop(kept, None)
 
     @cached_property
     def checker(self) -> ClaimChecker:
@@ -102,15 +111,17 @@ class Recommender:
         return made
 
     def add(self, products: pd.DataFrame) -> "Recommender":
-        """The same recommender with new products, without retraining: `description` and `price` by code.
+        """The same recommender with new products: `description` and `price` by code.
 
-        ValueError for a code that is taken, or an invalid description or price.
+        Nothing is trained, and nothing counted anew that the receipts alone tell. ValueError for a code that is taken,
+        or an invalid description or price.
         """
         products = checked_products(products, self.products.column)
         vectors = pd.DataFrame(encode(products["description"].tolist()), index=products.index)
         unsold = products if self.unsold.empty else pd.concat([self.unsold, products])
-        parts = self.two_stage.model, self.two_stage.ranker, self.two_stage.student, self.narrator
-        return Recommender(self.receipts, *parts, pd.concat([self.vectors, vectors]), self.settings, unsold)
+        larger = copy.copy(self)
+        larger._list_products(pd.concat([self.vectors, vectors]), unsold)
+        return larger
 
     def save(self, folder: str | Path) -> None:
         """Save all in a folder, whole or not at all, with checksums; a recommender that is there is replaced.
@@ -128,9 +139,9 @@ class Recommender:
 
     # --- Asking ------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def catalogue(self) -> pd.DataFrame:
-        """What can be recommended: `description` and `price`, by code."""
+        """What can be recommended: `description` and `price`, by code; not to be changed."""
         texts = [self.products.products[code] for code in self.two_stage.codes]
         return pd.DataFrame(
             {"description": texts, "price": self.prices}, index=pd.Index(self.two_stage.codes, name="code")
@@ -163,19 +174,20 @@ class Recommender:
         `country`. `query`: their search text. `price_max` in pounds. `exclude`: products, or words such as "red" that
         descriptions must not have. `new` leaves out all that they bought; what they bought today is always left out.
         `fast`: the student alone ranks for a shopper with a history. `when`: the time of asking, the recommender's
-        moment or later. Scores order this list, and cannot be compared with another's. ValueError says which argument
-        is wrong.
+        moment or later. Scores order this list, and cannot be compared with another's. The table is empty where nothing
+        is left to recommend. ValueError says which argument is wrong.
         """
         if k < 1 or query is not None and not query.strip():
             wrong = f"k is {k} and the query {query!r}"
             raise ValueError(f"{wrong}: ask for one product or more, and type something or None")
-        baskets, shopper = self._baskets(customer, history, when), self.shopper(customer, history, when, country)
-        left_out = {code for date, codes in baskets for code in codes if new or date >= shopper.when.normalize()}
+        asked = self._as_of(when)
+        baskets = self._baskets(customer, history, asked)
+        shopper = self._shopper(customer, baskets, asked, country)
+        today = asked.normalize()
+        left_out = {code for date, codes in baskets if new or date >= today for code in codes}
         found = self.two_stage.find(shopper, query, self._allowed(left_out, price_max, exclude), fast, k)
         codes = found.codes[:k].tolist()
-        if not codes:
-            raise ValueError("nothing is left to recommend: allow a higher price, or exclude less")
-        table = self.catalogue.loc[codes].reset_index()
+        table = self.catalogue.iloc[[self.two_stage.column[code] for code in codes]].reset_index()
         table = table.assign(score=found.scores[:k], channel=found.channels[:k])
         return table.assign(why=self._explanations(customer, baskets, shopper, codes, fast, seed)) if explain else table
 
@@ -187,14 +199,15 @@ class Recommender:
         country: str = "",
     ) -> Shopper:
         """The shopper as rankers see them: only purchases that the models know. ValueError: see `recommend`."""
-        column, asked = self.two_stage.model.catalogue.column, self._as_of(when)
-        baskets = self._baskets(customer, history, when)
+        asked = self._as_of(when)
+        return self._shopper(customer, self._baskets(customer, history, asked), asked, country)
+
+    def _shopper(self, customer: int | None, baskets: Baskets, asked: pd.Timestamp, country: str) -> Shopper:
+        column = self.two_stage.model.catalogue.column
         known = [(min(date, asked), [code for code in codes if code in column]) for date, codes in baskets]
         return Shopper([basket for basket in known if basket[1]], asked, country or self.countries.get(customer, ""))
 
-    def _baskets(
-        self, customer: int | None, history: History | Sequence[str] | None, when: str | pd.Timestamp | None
-    ) -> Baskets:
+    def _baskets(self, customer: int | None, history: History | Sequence[str] | None, asked: pd.Timestamp) -> Baskets:
         """The shopper's baskets: dates and codes, also of products that are no longer on sale."""
         if customer is not None and history is not None:
             raise ValueError("give a customer or a history, not both: a customer's history is in the receipts")
@@ -205,12 +218,12 @@ class Recommender:
         if history is None or not len(history):
             return []
         if not isinstance(history, str) and all(isinstance(entry, str) for entry in history):
-            history = [(self._as_of(when), list(map(str, history)))]
+            history = [(asked, list(map(str, history)))]
         entries = self.products.entries(history)
         if any(entry.date is None for entry in entries):
             example = "[('2011-10-03', ['22423']), …]"
             raise ValueError(f"several baskets need their dates, {example}; or give one list of products")
-        end = self._as_of(when).normalize() + DAY  # a basket of today may have a time of day
+        end = asked.normalize() + DAY  # a basket of today may have a time of day
         self.products.dated(entries, 0.0, end, 0.0)  # ValueError: not oldest first, or after today
         return [(entry.date, self.products.codes[entry.items].tolist()) for entry in entries]
 
@@ -227,7 +240,8 @@ class Recommender:
         if price_max is not None and not price_max > 0:
             raise ValueError(f"price_max is {price_max}: give a price above zero, in pounds, or None")
         words = [exclude] if isinstance(exclude, str) else exclude
-        allowed = ~np.isin(self.two_stage.codes, list(left_out.union(*map(self._matching_codes, words))))
+        column, allowed = self.two_stage.column, np.ones(len(self.two_stage.codes), bool)
+        allowed[[column[code] for code in left_out.union(*map(self._matching_codes, words)) if code in column]] = False
         return allowed if price_max is None else allowed & (self.prices <= price_max)
 
     def _matching_codes(self, text: str) -> set[str]:
@@ -248,6 +262,8 @@ class Recommender:
         self, customer: int | None, baskets: Baskets, shopper: Shopper, codes: list[str], fast: bool, seed: int
     ) -> list[str]:
         """A checked narrative per product; its reason is the purchase with the largest effect on the model's score."""
+        if not codes:
+            return []
         fact_store = self.fact_store if customer is not None else self.fact_store.guest(baskets)
         customer = GUEST if customer is None else customer
         reasons = self.two_stage.reasons(shopper, codes, fast)

@@ -5,6 +5,7 @@ the shopper. A shopper without a history gets what sells now (cold start). A new
 known products whose descriptions are most like its own.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -58,7 +59,19 @@ class TwoStageRecommender:
         self.snapshot = Snapshot(split, model, vectors.loc[split.codes].to_numpy())
         self.features = CandidateFeatures(self.snapshot, split)
         self.ranker = LambdaRank(ranker.trees, ranker.names, ranker.settings, self.features)
-        self.codes = np.array([*split.codes, *unsold], dtype=str)
+        self.countries = frozenset(split.receipts["country"])
+        self._popular: dict[str, np.ndarray] = {}  # by country; counted when first asked for
+        self._list_products(vectors, unsold)
+
+    def with_unsold(self, vectors: pd.DataFrame, unsold: Sequence[str]) -> "TwoStageRecommender":
+        """The same with other products that nobody, or too few, bought yet: nothing is counted anew."""
+        other = copy.copy(self)
+        other._list_products(vectors, unsold)
+        return other
+
+    def _list_products(self, vectors: pd.DataFrame, unsold: Sequence[str]) -> None:
+        """All that depends on the new products: the codes, their index, what a new product's score is taken from."""
+        self.codes = np.array([*self.split.codes, *unsold], dtype=str)
         self.column = {code: column for column, code in enumerate(self.codes.tolist())}
         matrix = vectors.loc[self.codes].to_numpy()
         self.index = build_index(self.codes, matrix)
@@ -68,8 +81,6 @@ class TwoStageRecommender:
         self.nearest_known = np.vstack(
             [np.repeat(np.arange(self.known)[:, None], nearest_known.shape[1], axis=1), nearest_known]
         )
-        self.countries = frozenset(split.receipts["country"])
-        self._popular: dict[str, np.ndarray] = {}  # by country; counted when first asked for
 
     def find(
         self,
@@ -87,7 +98,7 @@ class TwoStageRecommender:
         if query is None:
             columns = interleave([ranking[None] for ranking in lists.values()], max(most, MOST_CANDIDATES))[0]
             fresh = np.flatnonzero(allowed & (np.arange(len(allowed)) >= self.known))
-            columns = np.append(columns[(columns >= 0) & allowed[columns]], fresh)
+            columns = np.append(columns[columns >= 0], fresh)
             values, lists = score(columns), lists | {NEW_PRODUCT_CHANNEL: fresh}
         else:
             hits = search_index(
@@ -103,25 +114,26 @@ class TwoStageRecommender:
     def _scorer(
         self, shopper: Shopper, allowed: np.ndarray, fast: bool, most: int
     ) -> tuple[Callable, dict[str, np.ndarray]]:
-        """A function that scores columns for this shopper, and by channel its known products, best first."""
+        """A function that scores columns for this shopper, and by channel the known and allowed, best first."""
+        allowed = allowed[: self.known]
         if fast or not shopper.history:
             if shopper.history:
                 name, values = STUDENT_CHANNEL, self.student.score([shopper.history], shopper.when)[0]
             else:
                 name, values = POPULAR_CHANNEL, self._popularity(shopper)
-            lists = {name: rank(values[None], max(most, MOST_CANDIDATES), allowed[None, : self.known])[0]}
+            lists = {name: rank(values[None], max(most, MOST_CANDIDATES), allowed)[0]}
             return lambda columns: values[self.nearest_known[columns]].mean(axis=1), lists
         requests = self.snapshot.online([shopper])
         gpt = self.model.score_log(requests.log, requests.rows)
-        lists = {name: ranking[0] for name, ranking in self.snapshot.channels(requests, PER_CHANNEL).items()}
-        lists[GPT_CHANNEL] = rank(gpt, most, allowed[None, : self.known])[0]
+        lists = self.snapshot.channels(requests, PER_CHANNEL, allowed=allowed)
+        lists[GPT_CHANNEL] = rank(gpt, most, allowed)
 
         def score(columns: np.ndarray) -> np.ndarray:
             known, place = np.unique(self.nearest_known[columns], return_inverse=True)
             values = self.ranker.predict(self.features.table(requests, known[None], gpt))[0]
             return values[place.reshape(self.nearest_known[columns].shape)].mean(axis=1)
 
-        return score, lists
+        return score, {name: ranking[0] for name, ranking in lists.items()}
 
     def _popularity(self, shopper: Shopper) -> np.ndarray:
         """The logarithm of each known product's share of purchases in the shopper's country."""
@@ -165,5 +177,8 @@ def _by_effect(codes: np.ndarray, effects: np.ndarray, itself: str) -> list[str]
 
 def first_channels(columns: np.ndarray, lists: Mapping[str, np.ndarray]) -> list[str]:
     """By column the channel that ranks it highest; of several the first."""
-    places = {name: {column: place for place, column in enumerate(found.tolist())} for name, found in lists.items()}
-    return [min(places, key=lambda name: places[name].get(column, np.inf)) for column in columns.tolist()]
+    size = 1 + max([columns.max(initial=0), *(found.max(initial=0) for found in lists.values())])
+    places = np.full((len(lists), size), np.inf)
+    for row, found in zip(places, lists.values(), strict=True):
+        row[found[found >= 0]] = np.arange((found >= 0).sum())
+    return np.array(list(lists))[places[:, columns].argmin(axis=0)].tolist()

@@ -38,10 +38,16 @@ def test_codes_may_be_small_letters_or_numbers(catalogue):
     assert catalogue.columns(["gift_0001_20", 10002]).tolist() == [5, 1]
 
 
-def test_columns_are_distinct_in_the_order_typed(catalogue):
+def test_there_is_a_column_for_each_product_in_the_order_typed_repeats_too(catalogue):
     found = catalogue.columns(["10002", "red mug", "BLUE MUG", "10001"])
-    assert found.tolist() == [1, 0] and found.dtype == np.int64
-    assert catalogue.columns([]).tolist() == []
+    assert found.tolist() == [1, 0, 1, 0] and found.dtype == np.int64
+    nothing = catalogue.columns([])
+    assert nothing.tolist() == [] and nothing.dtype == np.int64
+
+
+def test_a_basket_holds_a_product_once(catalogue):
+    [entry] = catalogue.entries([["10002", "red mug", "BLUE MUG", "10001"]])
+    assert entry.items.tolist() == [1, 0] and entry.items.dtype == np.int64
 
 
 def test_unknown_products_are_all_named_with_the_nearest_that_there_is(catalogue):

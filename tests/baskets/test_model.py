@@ -14,13 +14,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from recbook import storage
 from recbook.baselines import evaluation, models
 from recbook.baskets import model as basket_model
 from recbook.baskets.batches import BasketWindows, NextBasketLoss
 from recbook.baskets.features import ITEM_FEATURES, USER_COUNTED, USER_FEATURES, USER_ITEM_FEATURES, on_sale_from
-from recbook.baskets.log import DAY, InteractionLog, interaction_log, log_of_histories, prediction_points  # noqa: E402
+from recbook.baskets.log import DAY, InteractionLog, interaction_log, log_of_histories, prediction_points
 from recbook.baskets.model import (
     BASKET_GPT_CONFIG,
+    BASKET_GPT_KIND,
     BASKET_GPT_WEIGHTS,
     SCORED_AT_ONCE,
     BasketGPT,
@@ -196,7 +198,7 @@ def test_ends_are_windows_that_stop_where_a_basket_opens(log, windows):
 
 
 def test_targets_say_which_products_come_and_whether_they_came_before(log, windows):
-    chosen = np.array([5, 0, 17])
+    chosen = np.unique(windows.predicted[windows.predicted >= 0])[[5, 0, 17]]
     rows = [
         (row, item, any(item in basket(log, before) for before in range(log.first[b], b)))
         for row, b in enumerate(chosen)
@@ -204,6 +206,13 @@ def test_targets_say_which_products_come_and_whether_they_came_before(log, windo
     ]
     assert list(zip(*(column.tolist() for column in windows.targets(chosen)), strict=True)) == rows
     assert {again for _, _, again in rows} == {True, False}
+
+
+def test_what_is_not_predicted_was_not_counted_and_is_refused(log, windows, shop_features):
+    other = np.setdiff1d(np.arange(len(log.days)), windows.predicted)[:1]
+    for ask in (windows.targets, lambda baskets: windows.features(baskets, shop_features)):
+        with pytest.raises(ValueError, match="only for baskets that are predicted"):
+            ask(other)
 
 
 # --- What must not be seen -----------------------------------------------------------------------------------------
@@ -264,7 +273,8 @@ def test_predicted_are_baskets_of_those_who_come_back_with_something_on_sale(log
     assert objective.predicted.tolist() == by_hand and 0 < sum(by_hand) < len(by_hand)
 
 
-def test_the_loss_is_the_weighted_mean_by_hand(log, objective, windows):
+def test_the_loss_is_the_weighted_mean_by_hand(log, objective):
+    windows = BasketWindows(log, prediction_points(log, 5.0, 1), objective.predicted, 16)
     returns = np.bincount(log.first[objective.predicted], minlength=len(log.days))[
         log.first
     ]  # of each basket's shopper
@@ -288,7 +298,8 @@ def test_the_loss_is_the_weighted_mean_by_hand(log, objective, windows):
     assert loss.item() == pytest.approx(total / weights, rel=1e-5)
 
 
-def test_what_is_not_on_sale_gets_no_gradient_and_nothing_of_the_sum(log, objective, windows):
+def test_what_is_not_on_sale_gets_no_gradient_and_nothing_of_the_sum(log, objective):
+    windows = BasketWindows(log, prediction_points(log, 5.0, 1), objective.predicted, 16)
     day = prediction_points(log, 5.0, 1).day
     sale = on_sale_from(log, 9)
     chosen = np.array([b for b in np.flatnonzero(objective.predicted) if (sale >= day[b]).any()])
@@ -476,6 +487,45 @@ def test_one_shopper_who_came_back_is_enough(receipts):
     two = mine[mine["invoice"].isin(mine["invoice"].unique()[:2])]
     model = BasketGPT.fit(two, replace(BRIEF, min_shoppers=1, start=0.0), progress=False)
     assert np.isfinite(model.score([[two["code"].tolist()[:1]], []])).all()
+
+
+# --- On another device ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_learns_on_another_device_what_it_learns_on_the_cpu(receipts, elsewhere):
+    plain = replace(BRIEF, dropout=0.0, forget=0.0, epochs=0.3)  # the CPU draws attention's dropout in another way
+    here, there = (BasketGPT.fit(receipts, plain, progress=False, device=device) for device in ("cpu", elsewhere))
+    untaught = BasketNetwork(torch.from_numpy(here.shop_features.text), here.network.gpt.config, 16, 8, plain.parts, 0)
+    assert here.network.device == torch.device("cpu") and there.network.device == elsewhere
+    for mine, theirs in zip(here.network.parameters(), there.network.parameters(), strict=True):
+        torch.testing.assert_close(theirs.cpu(), mine, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(here.network.weigh.weight, untaught.weigh.weight)
+    figures = [[line[name] for line in model.metrics for name in ("loss", "gradient_norm")] for model in (here, there)]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
+def test_a_model_on_another_device_answers_as_on_the_cpu_and_is_loaded_on_either(model, elsewhere, tmp_path):
+    model.save(tmp_path / "here")
+    moved = BasketGPT.load(tmp_path / "here", elsewhere)
+    moved.save(tmp_path / "there")
+    back = BasketGPT.load(tmp_path / "there", "cpu")
+    assert (moved.network.device, back.network.device) == (elsewhere, torch.device("cpu"))
+    for name in (BASKET_GPT_WEIGHTS, BASKET_GPT_CONFIG):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    np.testing.assert_allclose(moved.score([HISTORY, []]), model.score([HISTORY, []]), atol=1e-5)
+    pd.testing.assert_frame_equal(moved.why(HISTORY, CODES[0]), model.why(HISTORY, CODES[0]), atol=1e-5)
+    names, weights = moved.attention(HISTORY)
+    assert names == model.attention(HISTORY)[0]
+    np.testing.assert_allclose(weights, model.attention(HISTORY)[1], atol=1e-5)
+
+
+def test_the_other_device_refuses_what_is_on_the_cpu(model, log, elsewhere):
+    """The two tests above can fail: what is not moved is noticed."""
+    network = untrained(model.shop_features).to(elsewhere)
+    windows = BasketWindows(log, prediction_points(log, 0, 0), np.ones(len(log.days), bool), 16)
+    tokens, opens, _ = windows.ends(np.array([4, 31]))
+    with pytest.raises(RuntimeError, match="expected all tensors to be on the same device"):
+        network.states(tokens, windows.shoppers[opens])
 
 
 # --- Scoring and recommending -------------------------------------------------------------------------------------
@@ -691,7 +741,8 @@ def test_a_model_that_is_loaded_scores_as_the_one_that_was_saved(model, folder):
     pd.testing.assert_frame_equal(again.recommend(HISTORY), model.recommend(HISTORY))
     with pytest.raises(ValueError, match="as of 2011-.*earlier day"):
         again.score([DATED[:1]], "2011-03-05")
-    assert sorted(path.name for path in folder.iterdir()) == sorted([BASKET_GPT_WEIGHTS, BASKET_GPT_CONFIG])
+    names = [storage.MANIFEST, BASKET_GPT_WEIGHTS, BASKET_GPT_CONFIG]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
 
 
 def test_saving_does_not_change_the_model(model, tmp_path):
@@ -728,11 +779,23 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_what_is_damaged_is_not_loaded_and_named(folder, damage):
+@pytest.mark.parametrize("resealed", [False, True])
+def test_what_is_damaged_is_not_loaded_and_named(folder, damage, resealed):
     damage(folder)
+    if resealed:
+        storage.seal(folder, BASKET_GPT_KIND, {})
     with pytest.raises(ValueError, match="does not hold a BasketGPT that can be loaded") as error:
         BasketGPT.load(folder)
     assert str(folder) in str(error.value) and "fit and save it anew" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [BASKET_GPT_WEIGHTS, BASKET_GPT_CONFIG, storage.MANIFEST])
+def test_a_flipped_bit_is_noticed(folder, name):
+    whole = (folder / name).read_bytes()
+    for place in range(0, len(whole), len(whole) // 20):
+        (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(storage.Damaged, match="does not hold a BasketGPT"):
+            BasketGPT.load(folder)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

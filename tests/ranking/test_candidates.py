@@ -149,6 +149,19 @@ def test_without_a_history_there_is_what_is_popular(snapshot):
     )
 
 
+def test_every_channel_lists_its_best_among_the_allowed_products(snapshot, split):
+    requests, texts, products = snapshot.offline(split), ["RED MUG"] * len(split.shoppers), len(split.codes)
+    gpt, allowed = snapshot.gpt(requests), np.arange(len(split.codes)) % 3 == 0
+    everything = snapshot.channels(requests, products, gpt, texts)
+    for name, few in snapshot.channels(requests, 6, gpt, texts, allowed).items():
+        for whole, ranking in zip(everything[name], few, strict=True):
+            expected = [column for column in whole if column >= 0 and allowed[column]][:6]
+            assert ranking.tolist() == expected + [-1] * (6 - len(expected)), name
+    for mask in (np.ones(products, bool), np.zeros(products, bool)):
+        found = snapshot.channels(requests, products, gpt, texts, mask)
+        assert all((found[name] == (everything[name] if mask.all() else -1)).all() for name in everything)
+
+
 def test_what_comes_after_the_cut_changes_nothing(snapshot, split, lists):
     later = made_up(seed=5)
     later = later[later["date"] >= CUT].assign(invoice=lambda table: "later " + table["invoice"])

@@ -14,6 +14,7 @@ from recbook.ranking.features import (  # noqa: E402
     GPT_FEATURES,
     NEAREST_SHOPPERS,
     STEADY_FEATURES,
+    UNDATED_L2,
     CandidateFeatures,
 )
 from recbook.ranking.rankers import Shopper
@@ -202,6 +203,27 @@ def test_candidates_stand_where_they_were_asked_for(shop, table):
         few[:, :2, : len(COUNTED_FEATURES)], table[:, [3, 0], : len(COUNTED_FEATURES)], equal_nan=True
     )
     assert np.isnan(few[..., len(COUNTED_FEATURES) :]).all()  # nobody asked the GPT
+
+
+def test_neighbours_are_those_of_the_dense_formulas(shop):
+    from recbook.baselines.models import cosine_similarity, ease_weights, shoppers_by_products
+
+    split, _, made = shop  # fewer products than NEAREST_PRODUCTS: all are neighbours
+    X = shoppers_by_products(split)
+    assert np.array_equal(made.near.toarray(), cosine_similarity(X).T)
+    assert np.array_equal(made.undated.toarray(), ease_weights(X, UNDATED_L2))
+
+
+def test_ease_is_solved_for_the_products_with_most_buyers_only(shop):
+    from recbook.baselines.models import ease_weights, shoppers_by_products
+
+    split, snapshot, _ = shop
+    X, solved = shoppers_by_products(split), 7
+    bought_by = np.asarray(X.sum(axis=0)).ravel()
+    most = sorted(sorted(range(len(split.codes)), key=lambda column: (-bought_by[column], column))[:solved])
+    expected = np.zeros((len(split.codes),) * 2, np.float32)
+    expected[np.ix_(most, most)] = ease_weights(X[:, most], UNDATED_L2)
+    assert np.array_equal(CandidateFeatures(snapshot, split, solved).undated.toarray(), expected)
 
 
 def test_without_a_history_there_are_features_too(shop):

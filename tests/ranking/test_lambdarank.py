@@ -11,10 +11,12 @@ from tests.ranking.test_features import DAY, ORIGIN, Oracle, encode, made_up
 pytest.importorskip("torch")
 pytest.importorskip("lightgbm")
 
+from recbook import storage
 from recbook.baselines import evaluation
 from recbook.ranking.candidates import Snapshot
 from recbook.ranking.features import COUNTED_FEATURES, FEATURE_NAMES, CandidateFeatures
 from recbook.ranking.lambdarank import (
+    RANKER_KIND,
     LambdaRank,
     LambdaRankConfig,
     RankingExamples,
@@ -125,8 +127,23 @@ def test_a_damaged_ranker_is_named(ranker, tmp_path, damage):
         (folder / "ranker.json").write_text(json.dumps({"names": []}))
     if damage == "no trees at all":
         (folder / "trees-0.txt").write_text("these are no trees")
+    if damage in ("other keys", "no trees at all"):
+        storage.seal(folder, RANKER_KIND, {})
     with pytest.raises(ValueError, match="does not hold a LambdaRank"):
         LambdaRank.load(folder)
+
+
+def test_every_flipped_bit_is_noticed_before_lightgbm_reads_a_byte(ranker, tmp_path):
+    folder = tmp_path / "ranker"
+    ranker.save(folder)
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for place in range(0, len(whole), len(whole) // 40):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+            with pytest.raises(storage.Damaged, match="does not hold a LambdaRank"):
+                LambdaRank.load(folder)
+        path.write_bytes(whole)
+    LambdaRank.load(folder)
 
 
 def test_online_scores_are_those_offline(shop):

@@ -94,8 +94,8 @@ class Model:
 def test_the_basket_gpt_scores_candidates_in_their_order():
     ranker = BasketGPTRanker(Model())
     assert ranker.score(Shopper(HISTORY, NOBODY.when), "ignored", ["B", "A"]).tolist() == [-2, -1]
-    with pytest.raises(ValueError, match="X"):
-        ranker.score(Shopper(HISTORY, NOBODY.when), None, ["X"])
+    with pytest.raises(ValueError, match="'X', 'Y'"):
+        ranker.score(Shopper(HISTORY, NOBODY.when), None, ["X", "A", "Y"])
 
 
 def receipts():

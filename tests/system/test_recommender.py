@@ -1,7 +1,5 @@
 """The recommender: every stage, every way to ask, every wrong argument; on disk whole or not at all."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +12,7 @@ from recbook.baselines import evaluation
 from recbook.cleaning import receipts as rc
 from recbook.narratives.fact_store import GUEST, NEW_FOR
 from recbook.system.build import RecommenderConfig
-from recbook.system.files import check_place
+from recbook.system.files import RECOMMENDER_KIND, check_place
 from recbook.system.recommender import Recommender
 
 DRAGON = pd.DataFrame({"description": ["sage green dragon teapot"], "price": [12.5]}, index=["99999Z"])
@@ -146,6 +144,34 @@ def test_a_new_product_can_be_recommended_at_once(small_shop, customer):
     assert small_shop.add(DRAGON.assign(price="4.5")).catalogue.loc["99999Z", "price"] == 4.5
 
 
+def test_adding_products_gives_what_a_rebuild_gives_and_counts_nothing_anew(small_shop, customer):
+    two_stage, kettle = small_shop.two_stage, DRAGON.assign(description="red kettle").set_axis(["99998Z"])
+    parts = two_stage.model, two_stage.ranker, two_stage.student, small_shop.narrator
+    checker = small_shop.checker  # made before, of fewer products
+    more = small_shop.add(DRAGON).add(kettle)
+    rebuilt = Recommender(small_shop.receipts, *parts, more.vectors, small_shop.settings, more.unsold)
+    assert more.two_stage.features is two_stage.features and more.two_stage.snapshot is two_stage.snapshot
+    assert more.checker is not checker and small_shop.checker is checker
+    pd.testing.assert_frame_equal(more.catalogue, rebuilt.catalogue)
+    assert more.checker.lexicon.stems == rebuilt.checker.lexicon.stems
+    for who in (customer, None):
+        for asked in ({"query": "a red teapot"}, {"exclude": ["dragon"]}, {"new": True, "k": 900}):
+            tables = [shop.recommend(who, **asked, explain=False) for shop in (more, rebuilt)]
+            pd.testing.assert_frame_equal(*tables)
+    explained = [shop.recommend(customer, query="dragon teapot", k=1) for shop in (more, rebuilt)]
+    pd.testing.assert_frame_equal(*explained)
+
+
+@pytest.mark.parametrize("asked", [{"price_max": 0.001}, {"price_max": 0.001, "query": "a mug"}, {"exclude": "every"}])
+def test_where_nothing_is_left_the_table_is_empty(small_shop, customer, asked):
+    if asked == {"exclude": "every"}:
+        asked = {"exclude": small_shop.catalogue.index.tolist()}
+    columns = ["code", "description", "price", "score", "channel"]
+    for explain, expected in ((True, [*columns, "why"]), (False, columns)):
+        table = small_shop.recommend(customer, explain=explain, **asked)
+        assert table.empty and list(table.columns) == expected
+
+
 def test_recent_products_with_few_buyers_count_as_new(small_shop):
     receipts = small_shop.receipts
     first, buyers = receipts.groupby("code")["date"].min(), receipts.groupby("code")["customer"].nunique()
@@ -181,7 +207,6 @@ def test_excluding_a_name_excludes_all_with_its_words_and_a_code_only_one(small_
         ({"history": [("2031-01-01", ["{0}"])]}, "none later than"),
         ({"history": [("2011-05-01", ["{0}"]), ("2011-04-01", ["{1}"])]}, "oldest first"),
         ({"exclude": ["xyzzy"]}, "no product has the word"),
-        ({"price_max": 0.001}, "nothing is left"),
         ({"price_max": 0.0}, "above zero"),
         ({"price_max": float("nan")}, "above zero"),
         ({"k": 0}, "one product or more"),
@@ -227,10 +252,10 @@ def test_other_folders_are_neither_loaded_nor_overwritten(small_shop, tmp_path):
     with pytest.raises(ValueError, match="nothing is overwritten"):
         small_shop.save(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "precious"
-    storage.keep(tmp_path / "other", lambda folder: (folder / "a.txt").write_text("a"), {"kind": "something else"})
+    storage.save_folder(tmp_path / "other", "something else", lambda folder: (folder / "a.txt").write_text("a"))
     with pytest.raises(ValueError, match="nothing is overwritten"):
         check_place(tmp_path / "other")
-    with pytest.raises(ValueError, match="no recommender of this version"):
+    with pytest.raises(ValueError, match="holds a something else, and no recommender"):
         Recommender.load(tmp_path / "other")
     small_shop.save(tmp_path / "shop")
     (tmp_path / "shop" / "notes.txt").write_text("mine")
@@ -242,11 +267,15 @@ def test_other_folders_are_neither_loaded_nor_overwritten(small_shop, tmp_path):
 
 @pytest.mark.parametrize("lost", ["settings", "encoder", "receipts"])
 def test_a_manifest_of_another_version_is_named(kept, lost):
-    said = json.loads((kept / "manifest.json").read_text())
-    del said["made_of"][lost]
-    (kept / "manifest.json").write_text(json.dumps(said))
+    made_of = storage.manifest(kept)["made_of"]
+    del made_of[lost]
+    storage.seal(kept, RECOMMENDER_KIND, made_of)
     with pytest.raises(ValueError, match="build it anew"):
         Recommender.load(kept)
+
+
+def test_it_is_its_owners_alone(kept):
+    assert not [path for path in (kept, *kept.rglob("*")) if path.stat().st_mode & 0o077]
 
 
 def test_a_link_is_followed(small_shop, kept, tmp_path):

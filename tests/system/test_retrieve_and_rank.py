@@ -83,6 +83,28 @@ def test_only_what_is_allowed_is_found(small_shop, shopper, everything):
         assert len(small_shop.two_stage.find(shopper, query, nothing).codes) == 0
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("new", [0, 3])
+def test_as_many_are_found_as_were_asked_for_or_all(small_shop, shopper, share, new):
+    """The channels look only at what is allowed, so a narrow filter costs no product that it allows."""
+    descriptions = [f"{colour} dragon teapot" for colour in ("red", "green", "blue")[:new]]
+    unsold = pd.DataFrame({"description": descriptions, "price": 3.0}, index=[f"N{n}" for n in range(new)])
+    two_stage = (small_shop.add(unsold) if new else small_shop).two_stage
+    allowed = np.random.default_rng(0).random(len(two_stage.codes)) < share
+    for asked in (shopper, Shopper([], shopper.when)):
+        for query, fast in ((None, False), (None, True), ("a mug", False)):
+            found = two_stage.find(asked, query, allowed, fast, most=200).codes
+            assert min(200, allowed.sum()) <= len(found) == len(set(found))
+            assert set(found) <= set(two_stage.codes[allowed])
+
+
+def test_the_only_allowed_product_is_found(small_shop, shopper):
+    two_stage = small_shop.two_stage
+    for column in (0, two_stage.known - 1, len(two_stage.codes) - 1):
+        allowed = np.arange(len(two_stage.codes)) == column
+        assert two_stage.find(shopper, None, allowed).codes.tolist() == [two_stage.codes[column]]
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_reasons_have_an_effect_on_the_model_that_ranked_largest_first(small_shop, shopper, fast):
     two_stage = small_shop.two_stage
