@@ -22,7 +22,12 @@ from typing import Any, BinaryIO, TypeVar
 
 MANIFEST = "manifest.json"
 HIDDEN = ".{}.recbook"  # the hidden folder's name, from that of the place
-NEW, OLD, GONE, LOCK = "new", "old", "gone", "lock"  # in it: what comes, what that replaces, what goes; who is at it
+INCOMING, OLD, GONE, LOCK = (
+    "new",
+    "old",
+    "gone",
+    "lock",
+)  # in it: what comes, what that replaces, what goes; who is at it
 POLLED = 0.02  # seconds between two looks whether a place is free
 ARTIFACT = re.compile(r"(.+)-[0-9a-f]{16}")  # the name of one, or of a training that was cut off
 OF_OTHER_CODE = 3  # artifacts of a name that are kept although the code has changed since
@@ -50,10 +55,10 @@ def whole_path(path: str | Path, private: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     with alone(path) as hidden:
-        (hidden / NEW).mkdir()
-        yield hidden / NEW / path.name
-        _finish(hidden / NEW, private)
-        (hidden / NEW / path.name).replace(path)
+        (hidden / INCOMING).mkdir()
+        yield hidden / INCOMING / path.name
+        _finish(hidden / INCOMING, private)
+        (hidden / INCOMING / path.name).replace(path)
         force_to_disk(path.parent)
 
 
@@ -87,14 +92,14 @@ def _keep(
 ) -> None:
     """What `save_folder` does, by whoever is alone at the place."""
     check_place(place, kind)
-    (hidden / NEW).mkdir()
-    write(hidden / NEW)
-    seal(hidden / NEW, kind, made_of)
-    _finish(hidden / NEW, private)
+    (hidden / INCOMING).mkdir()
+    write(hidden / INCOMING)
+    seal(hidden / INCOMING, kind, made_of)
+    _finish(hidden / INCOMING, private)
     check_place(place, kind)  # to write may have taken hours, and somebody may have put something there
     with suppress(FileNotFoundError):
         place.rename(hidden / OLD)
-    (hidden / NEW).rename(place)
+    (hidden / INCOMING).rename(place)
     force_to_disk(place.parent)
 
 
@@ -204,7 +209,7 @@ def alone(place: Path, waiting: str | None = "") -> Iterator[Path]:
 
 def _clear(hidden: Path, place: Path) -> None:
     """Delete what is left in a hidden folder. What was moved there from its place goes back if nothing came there."""
-    for name in (NEW, GONE):
+    for name in (INCOMING, GONE):
         _delete(hidden / name)
     if os.path.lexists(hidden / OLD):
         if os.path.lexists(place):

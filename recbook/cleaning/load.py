@@ -31,7 +31,7 @@ from recbook.cleaning.schema import (
     find_columns,
     listed,
     receipts_fingerprint,
-    shortened,
+    without_middle,
 )
 from recbook.storage import home, whole_path
 
@@ -48,7 +48,7 @@ MOST_HELD = 5_000_000  # what openpyxl holds of a part: 10 for an element, 1 for
 MOST_CELLS = 20_000_000  # two and a half million lines of eight columns
 MOST_TAGS = 3 * MOST_CELLS  # elements of a workbook: a cell, in it a text, in it letters; reading takes minutes
 MOST_COLUMNS = 1_000
-LONGEST_NAME = 1_000  # letters, of a column
+LONGEST_COLUMN = 1_000  # letters, of a column
 MOST_ROWS = 1_048_576  # of a sheet: what Excel holds
 MOST_LAYERS = 3  # of gzip and zip around the receipts
 QUOTES = "Is a text with a comma or a line break in it missing its quotes?"
@@ -99,7 +99,7 @@ def parse(content: bytes, name: str) -> pd.DataFrame:
     """A file's bytes as a frame with the columns that it has, not yet checked; `name` is for the error messages."""
     readers: dict[str, Callable] = {"workbook": _workbook, "parquet": _parquet, "text": _csv}
     for _ in range(MOST_LAYERS + 1):
-        name = shortened(name, LONGEST_PLACE)
+        name = without_middle(name, LONGEST_PLACE)
         if not content:
             raise ReceiptsError(f"{name} is empty. Export or download it again.")
         kind = kind_of(content)
@@ -133,7 +133,7 @@ def _damage_told(name: str, what: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error.__cause__, ReceiptsError):  # which openpyxl takes for a ValueError of its own
             raise error.__cause__ from None
-        reason = shortened(str(error) or type(error).__name__, 100)
+        reason = without_middle(str(error) or type(error).__name__, 100)
         raise ReceiptsError(f"{name} is a damaged {what} ({reason}). {remedy}") from error
 
 
@@ -200,7 +200,7 @@ class _Parts(zipfile.ZipFile):
         """A part, as `ZipFile.open` gives it; `ReceiptsError` if it is no part of a workbook of receipts."""
         if name not in self.measured:
             with super().open(name) as part:
-                self.measured[name] = _check_xml(part, f"{self.name}, {shortened(part.name, 40)!r}")
+                self.measured[name] = _check_xml(part, f"{self.name}, {without_middle(part.name, 40)!r}")
         self.left -= self.measured[name]
         if self.left < 0:
             raise ReceiptsError(f"{self.name} has too many elements, or sheets that are the same. {SPLIT}")
@@ -265,7 +265,7 @@ def _workbook(content: bytes, name: str) -> pd.DataFrame:
             reader = openpyxl.reader.excel.ExcelReader(source, read_only=True, data_only=True, keep_links=False)
             reader.archive = _Parts(content, name)
             reader.read()
-        named = {sheet: shortened(sheet.title, 31) for sheet in reader.wb.worksheets}
+        named = {sheet: without_middle(sheet.title, 31) for sheet in reader.wb.worksheets}
         sheets = [_sheet(sheet, f"{name}, sheet {title!r}") for sheet, title in named.items()]
     filled = [lines for lines in sheets if len(lines)]
     if not filled:
@@ -327,7 +327,7 @@ def _parquet(content: bytes, name: str) -> pd.DataFrame:
     columns = [field.name for field in fields]
     for field in fields:
         if types.is_nested(field.type) or isinstance(field.type, pyarrow.BaseExtensionType):
-            what = f"{field.name} holds {shortened(str(field.type), 60)}, not single values"
+            what = f"{field.name} holds {without_middle(str(field.type), 60)}, not single values"
             raise ReceiptsError(f"{name}: {what}. Write it as text or numbers.")
     _check_size(rows, len(columns), name)
     chunks = [chunk for part in parts for chunk in part["columns"] if chunk["path_in_schema"] in columns]
@@ -396,13 +396,15 @@ def _check_text(content: bytes, encoding: str, name: str) -> None:
     spans = [(start, start + MEGABYTE) for start in range(0, len(content) - MEGABYTE, MEGABYTE)]
     if any(content.find(b"\n", *span) < 0 and content.find(b"\r", *span) < 0 for span in spans):
         raise ReceiptsError(f"{name} has a line of more than a megabyte. {QUOTES} {SPLIT}")
-    beginning = content[: MOST_COLUMNS * LONGEST_NAME].decode(encoding, errors="ignore")
+    beginning = content[: MOST_COLUMNS * LONGEST_COLUMN].decode(encoding, errors="ignore")
     try:
         header = next(filter(None, csv.reader(io.StringIO(beginning, newline=""))), [])
     except csv.Error:  # a name of more than 131,072 letters
         header = [beginning]
-    if any(len(column) > LONGEST_NAME for column in header):
-        raise ReceiptsError(f"{name} has a column with a name of more than {LONGEST_NAME:,} letters. {QUOTES} {SPLIT}")
+    if any(len(column) > LONGEST_COLUMN for column in header):
+        raise ReceiptsError(
+            f"{name} has a column with a name of more than {LONGEST_COLUMN:,} letters. {QUOTES} {SPLIT}"
+        )
     letters = np.frombuffer(content, np.uint8)  # counts a third as long as `content.count` does
     commas, *ends = (int(np.count_nonzero(letters == ord(letter))) for letter in ",\n\r")
     _check_size(max(ends), len(header), name)

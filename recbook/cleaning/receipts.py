@@ -209,7 +209,7 @@ def histories(receipts: pd.DataFrame) -> dict[int, list[list[str]]]:
     return {int(customer): list(codes) for customer, codes in table.groupby("customer")["codes"]}
 
 
-def dated_baskets(lines: pd.DataFrame) -> list[tuple[pd.Timestamp, list[str]]]:
+def customer_baskets(lines: pd.DataFrame) -> list[tuple[pd.Timestamp, list[str]]]:
     """One customer's baskets, from their lines in time order: the date of each, and its distinct codes."""
     held: dict[str, dict[str, None]] = {}
     for invoice, code in zip(lines["invoice"].tolist(), lines["code"].tolist(), strict=True):

@@ -38,7 +38,7 @@ class ReceiptsError(ValueError):
     """A file or frame that is not receipts: one line that says what is wrong, where, and what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(" ".join(printable(message).split()), LONGEST_MESSAGE))
+        super().__init__(without_middle(" ".join(printable(message).split()), LONGEST_MESSAGE))
 
 
 def printable(text: str) -> str:
@@ -46,7 +46,7 @@ def printable(text: str) -> str:
     return INVISIBLE.sub("", CONTROL.sub(" ", ESCAPE_SEQUENCE.sub(" ", text)))
 
 
-def shortened(text: str, letters: int) -> str:
+def without_middle(text: str, letters: int) -> str:
     """Text with its middle left out where it is longer: an error's place stands first, its remedy last."""
     end = letters // 2
     return text if len(text) <= letters else f"{text[: letters - end - 1]}…{text[-end:]}"
@@ -54,7 +54,7 @@ def shortened(text: str, letters: int) -> str:
 
 def listed(names: Iterable[Hashable]) -> str:
     """The first five names, shortened, and how many there are besides."""
-    texts = [repr(shortened(str(name), 24)) for name in names]
+    texts = [repr(without_middle(str(name), 24)) for name in names]
     return ", ".join(texts[:5]) + (f" and {len(texts) - 5:,} more" if len(texts) > 5 else "")
 
 
@@ -74,7 +74,9 @@ def find_columns(columns: Iterable[Hashable], name: str) -> list[int]:
     missing = [target for target, positions in found.items() if not positions]
     if missing:
         others = {
-            text: shortened(str(column), 24) for column, text in zip(columns, plain, strict=True) if text not in wanted
+            text: without_middle(str(column), 24)
+            for column, text in zip(columns, plain, strict=True)
+            if text not in wanted
         }
         remedy = f"{_suggestion(missing, others)} Receipts have the columns {', '.join(RAW_COLUMNS)}."
         raise ReceiptsError(f"{name} has no column {', '.join(missing)}; it has [{listed(columns)}].{remedy}")
@@ -100,7 +102,7 @@ def check_receipts(frame: pd.DataFrame, date_format: str | None = None, name: st
     would obey. Quantity: int64, units. InvoiceDate: datetime64. UnitPrice: float64, pounds per unit. CustomerID: Int64.
     Only Description, CustomerID and Country may be missing. Rows are numbered from 0.
     """
-    name = shortened(name, LONGEST_PLACE)
+    name = without_middle(name, LONGEST_PLACE)
     raw = rename_columns(frame, name).reset_index(drop=True)
     if raw.empty:
         raise ReceiptsError(f"{name} has a header and no receipts. Export or download it again.")
@@ -133,7 +135,7 @@ def _refuse(column: pd.Series, bad: pd.Series, what: str, remedy: str, name: str
 
 
 def _quoted(value: object) -> str:
-    return repr(shortened(value, 32)) if isinstance(value, str) else shortened(repr(value), 32)
+    return repr(without_middle(value, 32)) if isinstance(value, str) else without_middle(repr(value), 32)
 
 
 def _text(column: pd.Series, name: str) -> pd.Series:

@@ -161,7 +161,7 @@ class FactStore:
     def history(self, customer: int) -> list[tuple[pd.Timestamp, list[str]]]:
         """A shopper's baskets, oldest first, as `BasketGPT` takes them: dates and codes."""
         self._purchases(customer)  # KeyError for an unknown customer
-        return rc.dated_baskets(self._lines[customer])
+        return rc.customer_baskets(self._lines[customer])
 
     def _purchases(self, customer: int) -> dict[str, tuple[list, float]]:
         """By code, in the order first bought: the dates of the baskets that held it, and what a unit cost last."""

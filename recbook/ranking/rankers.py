@@ -13,7 +13,7 @@ import pandas as pd
 
 from recbook.baskets.catalogue import History
 from recbook.baskets.model import BasketGPT
-from recbook.cleaning.receipts import dated_baskets
+from recbook.cleaning.receipts import customer_baskets
 from recbook.search.index import ProductIndex, vectors_of
 
 
@@ -110,4 +110,4 @@ def shoppers_at(receipts: pd.DataFrame, customers: Sequence[int], when: pd.Times
     if missing := [customer for customer in customers if customer not in groups]:
         raise KeyError(f"customer {missing[0]} bought nothing before {when:%Y-%m-%d}; ask with an empty history")
     mine = (groups[customer] for customer in customers)
-    return [Shopper(dated_baskets(lines), when, lines["country"].iloc[-1]) for lines in mine]
+    return [Shopper(customer_baskets(lines), when, lines["country"].iloc[-1]) for lines in mine]

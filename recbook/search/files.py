@@ -93,7 +93,7 @@ def _about(path: Path, parts: zipfile.ZipFile) -> dict[str, Any]:
         held = repr(about["format"])[:40]
         raise _Refused(f"{path} has format {held}, this recbook reads {INDEX_FORMAT}: build the index again")
     with parts.open("index.faiss") as stream:
-        checksum = hashlib.file_digest(cast("BufferedIOBase", stream), "sha256")
+        checksum = hashlib.file_digest(cast(BufferedIOBase, stream), "sha256")
     said = about.pop("sha256")
     checksum.update(_canonical(about))
     if said != checksum.hexdigest():

@@ -35,10 +35,10 @@ def build_command(receipts: str, out: str, product_code: str | None, date_format
     """
     from recbook import storage
     from recbook.cleaning.receipts import PRODUCT_CODE, clean
-    from recbook.system.files import check_place
+    from recbook.system.files import check_recommender_place
     from recbook.system.recommender import Recommender
 
-    start, folder = time.perf_counter(), check_place(Path(out).resolve())
+    start, folder = time.perf_counter(), check_recommender_place(Path(out).resolve())
     storage.try_place(folder)
     code = product_code or PRODUCT_CODE
     with contextlib.redirect_stdout(sys.stderr):

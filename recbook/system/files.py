@@ -88,6 +88,6 @@ def _read(folder: Path, made_of: dict[str, Any]) -> RecommenderParts:
     )
 
 
-def check_place(folder: str | Path) -> Path:
+def check_recommender_place(folder: str | Path) -> Path:
     """See `storage.check_place`: the folder, if a recommender may be saved there."""
     return storage.check_place(folder, RECOMMENDER_KIND)

@@ -339,7 +339,7 @@ def test_checking_the_checked_changes_nothing():
 def test_an_error_is_one_line_of_place_and_remedy():
     message = str(ReceiptsError("here\n\x1b[2J" + "x" * 9_000 + " do\tthat."))
     assert one_short_line(message) and message.startswith("here ") and message.endswith(" do that.")
-    assert len(schema.shortened("x" * 9_000, 100)) == 100 and schema.shortened("x" * 100, 100) == "x" * 100
+    assert len(schema.without_middle("x" * 9_000, 100)) == 100 and schema.without_middle("x" * 100, 100) == "x" * 100
 
 
 # ---- what was known before a moment

@@ -271,13 +271,15 @@ def small(monkeypatch, tmp_path):
             say("learning")
             return made
 
-    def check_place(folder):
+    def check_recommender_place(folder):
         if folder.exists():
             raise ValueError(f"{folder} is there and holds no recommender")
         return folder
 
     monkeypatch.setitem(sys.modules, "recbook.system.recommender", types.SimpleNamespace(Recommender=Recommender))
-    monkeypatch.setitem(sys.modules, "recbook.system.files", types.SimpleNamespace(check_place=check_place))
+    monkeypatch.setitem(
+        sys.modules, "recbook.system.files", types.SimpleNamespace(check_recommender_place=check_recommender_place)
+    )
     made.folder, made.built = str(tmp_path), built
     return made
 

@@ -159,7 +159,7 @@ def test_a_writer_that_died_between_two_renames_leaves_the_old_folder(tmp_path):
     hidden = tmp_path / ".kept.recbook"
     hidden.mkdir()
     (hidden / storage.LOCK).touch()
-    save(hidden / storage.NEW, "new")
+    save(hidden / storage.INCOMING, "new")
     place.rename(hidden / storage.OLD)
     (tmp_path / "link").symlink_to(place)
     assert loaded(tmp_path / "link") == "hello"
@@ -169,7 +169,7 @@ def test_a_writer_that_died_between_two_renames_leaves_the_old_folder(tmp_path):
 
 def test_what_killed_writers_left_is_swept_by_the_next_and_nothing_else(tmp_path):
     left, empty = tmp_path / ".kept.recbook", tmp_path / ".a.txt.recbook"
-    for part in (storage.NEW, storage.OLD, storage.GONE):
+    for part in (storage.INCOMING, storage.OLD, storage.GONE):
         save(left / part)
     (left / storage.LOCK).touch()
     empty.mkdir()

@@ -12,7 +12,7 @@ from recbook.baselines import evaluation
 from recbook.cleaning import receipts as rc
 from recbook.narratives.fact_store import GUEST, NEW_FOR
 from recbook.system.build import RecommenderConfig
-from recbook.system.files import RECOMMENDER_KIND, check_place
+from recbook.system.files import RECOMMENDER_KIND, check_recommender_place
 from recbook.system.recommender import Recommender
 
 DRAGON = pd.DataFrame({"description": ["sage green dragon teapot"], "price": [12.5]}, index=["99999Z"])
@@ -254,7 +254,7 @@ def test_other_folders_are_neither_loaded_nor_overwritten(small_shop, tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "precious"
     storage.save_folder(tmp_path / "other", "something else", lambda folder: (folder / "a.txt").write_text("a"))
     with pytest.raises(ValueError, match="nothing is overwritten"):
-        check_place(tmp_path / "other")
+        check_recommender_place(tmp_path / "other")
     with pytest.raises(ValueError, match="holds a something else, and no recommender"):
         Recommender.load(tmp_path / "other")
     small_shop.save(tmp_path / "shop")
@@ -262,7 +262,7 @@ def test_other_folders_are_neither_loaded_nor_overwritten(small_shop, tmp_path):
     with pytest.raises(ValueError, match=r"notes\.txt"):
         small_shop.save(tmp_path / "shop")
     (tmp_path / "empty").mkdir()
-    assert check_place(tmp_path / "empty") == tmp_path / "empty"
+    assert check_recommender_place(tmp_path / "empty") == tmp_path / "empty"
 
 
 @pytest.mark.parametrize("lost", ["settings", "encoder", "receipts"])

@@ -104,8 +104,8 @@ def test_one_changed_byte_is_damage(tmp_path, capsys):
 def test_partial_checkpoints_of_a_killed_process_are_removed(tmp_path):
     kept = checkpoints.save_checkpoint(tmp_path, RunState(2, []), *stepped())
     half = tmp_path / ".step-0000003.recbook"
-    (half / storage.NEW).mkdir(parents=True)
-    (half / storage.NEW / checkpoints.MODEL).write_bytes(b"half")
+    (half / storage.INCOMING).mkdir(parents=True)
+    (half / storage.INCOMING / checkpoints.MODEL).write_bytes(b"half")
     (half / storage.LOCK).touch()
     assert checkpoints.list_checkpoints(tmp_path) == [kept]
     newer = checkpoints.save_checkpoint(tmp_path, RunState(4, []), *stepped())
