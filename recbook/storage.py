@@ -22,12 +22,8 @@ from typing import Any, BinaryIO, TypeVar
 
 MANIFEST = "manifest.json"
 HIDDEN = ".{}.recbook"  # the hidden folder's name, from that of the place
-INCOMING, OLD, GONE, LOCK = (
-    "new",
-    "old",
-    "gone",
-    "lock",
-)  # in it: what comes, what that replaces, what goes; who is at it
+# In it: what comes, what that replaces, what goes, and who is at it.
+INCOMING, OLD, GONE, LOCK = "new", "old", "gone", "lock"
 POLLED = 0.02  # seconds between two looks whether a place is free
 ARTIFACT = re.compile(r"(.+)-[0-9a-f]{16}")  # the name of one, or of a training that was cut off
 OF_OTHER_CODE = 3  # artifacts of a name that are kept although the code has changed since
@@ -127,7 +123,7 @@ def try_place(folder: Path) -> None:
 
     So minutes of work are not lost to a folder of somebody else, a file in the way, or a mount.
     """
-    with alone(folder) as hidden:
+    with alone(folder, f"somebody else writes to {folder}; waiting …") as hidden:
         try:
             folder.rename(hidden / OLD)  # it is put back in the end
         except FileNotFoundError:
@@ -175,14 +171,17 @@ def alone(place: Path, waiting: str | None = "") -> Iterator[Path]:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         while not lock.is_locked:
-            with suppress(FileExistsError):  # not `exist_ok`: that fails if it goes meanwhile
+            try:
                 hidden.mkdir(mode=0o700)
+            except FileExistsError:  # not `exist_ok`: that fails if it goes meanwhile
+                if os.path.lexists(hidden) and not hidden.is_dir():
+                    raise
             try:
                 lock.acquire(timeout=0)
                 if not (hidden / LOCK).exists():  # cleared away by its last owner, just before it was ours
                     lock.release()
             except (FileNotFoundError, FileExistsError):  # likewise
-                continue
+                time.sleep(POLLED)
             except Timeout:
                 if waiting is None:
                     raise
@@ -269,7 +268,7 @@ def load_folder(folder: str | Path, read: Callable[[Path, dict[str, Any]], Loade
     All of it is of one save, though others save there meanwhile: if the manifest is not the same file afterwards, it
     is read anew. Missing or Damaged says what is wrong; ValueError if the folder is of another kind.
     """
-    folder, patient_until = Path(folder).resolve(), 0.0
+    folder, patient_until, again = Path(folder).resolve(), 0.0, False
     while True:
         quiet = settle(folder)
         with _manifest_in_place(folder) as in_place:
@@ -277,12 +276,14 @@ def load_folder(folder: str | Path, read: Callable[[Path, dict[str, Any]], Loade
                 loaded = read(folder, verified(folder, *kinds))
                 if in_place():
                     return loaded
-                again = f"{folder} is replaced again and again: load it when nobody saves there"
-                failure: Exception = ValueError(again)
+                told = f"{folder} is replaced again and again: load it when nobody saves there"
+                failure: Exception = ValueError(told)
             except Exception as error:
-                as_it_was = in_place() or not (folder / MANIFEST).is_file()
-                if as_it_was and quiet and settle(folder):  # no writer is to blame
-                    raise
+                if quiet and settle(folder):  # no writer is to blame, unless it came and went meanwhile
+                    unchanged = in_place() or not (folder / MANIFEST).is_file()
+                    if unchanged and (again or not isinstance(error, OSError | Damaged)):
+                        raise
+                    again = unchanged  # once more: it may have been away for a moment, and come back
                 failure = error
         patient_until = patient_until or time.monotonic() + PATIENCE
         if time.monotonic() > patient_until:
@@ -415,7 +416,8 @@ def artifact(name: str, made_of: dict[str, Any], make: Callable[[Path], Any], lo
             if folder.exists():  # where nothing can be written, what is there can still be read
                 return load_folder(folder, lambda place, _: load(place), name)
             remedy = "set RECBOOK_HOME to a folder of yours"
-            raise OSError(error.errno, f"{folder.parent} cannot be written ({error.strerror}): {remedy}") from error
+            why = getattr(error.__cause__, "strerror", error)
+            raise OSError(error.errno, f"{folder.parent} cannot be written ({why}): {remedy}") from error
         if folder.exists():
             try:
                 verified(folder, name)
@@ -436,8 +438,8 @@ def artifact(name: str, made_of: dict[str, Any], make: Callable[[Path], Any], lo
 
 
 def discard(folder: Path) -> None:
-    """Remove an artifact, unless somebody is at it."""
-    with suppress(TimeoutError):
+    """Remove an artifact, unless somebody is at it, or it is another user's."""
+    with suppress(OSError):
         remove(folder, waiting=None)
 
 

@@ -57,7 +57,7 @@ def interaction_log(
     """
     receipts = receipts[receipts["code"].isin(codes)]
     origin = receipts["date"].min().normalize() if origin is None else origin
-    lines = receipts.drop_duplicates(["invoice", "code"]).sort_values(["customer", "date", "invoice"], kind="stable")
+    lines = receipts.drop_duplicates(["invoice", "code"]).sort_values(["customer", "date"], kind="stable")
     new = lines["invoice"].ne(lines["invoice"].shift()).to_numpy()
     starts = np.append(np.flatnonzero(new), len(lines))
     customer = lines["customer"].to_numpy(np.int64)[new]

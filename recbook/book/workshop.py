@@ -332,12 +332,13 @@ def _trained(
     from recbook.tokens.files import TokenWindows
     from recbook.training import checkpoints
     from recbook.training.config import TrainingConfig
+    from recbook.training.distributed import available_device
     from recbook.training.loop import train, validation_loss
 
     (learn, judge), scale = files, model_scale()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = available_device()
     how = how | (WITH_MUON[scale] if hasattr(torch.optim, "Muon") else {"learning_rate": WITHOUT_MUON[scale]})
-    compiled = scale == "full" and device == "cuda" and find_spec("triton") is not None
+    compiled = scale == "full" and device.type == "cuda" and find_spec("triton") is not None
     settings = TrainingConfig(seed=SEED, compile=compiled, **how)
     made_of = {
         "text": [hashlib.sha256(np.ascontiguousarray(ids).data).hexdigest() for ids in (learn, judge)],

@@ -13,6 +13,7 @@ import csv
 import gzip
 import importlib.util
 import io
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from recbook.cleaning.schema import (
     check_receipts,
     find_columns,
     listed,
+    printable,
     receipts_fingerprint,
     without_middle,
 )
@@ -74,12 +76,13 @@ def load_receipts(source: str | Path, date_format: str | None = None) -> pd.Data
     """
     if str(source) == "online-retail":
         return download()
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # Path.expanduser raises where there is no such user
     if path.is_dir():
         inside = ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "nothing"
         raise ReceiptsError(f"{path} is a folder, not a file of receipts. Name one file; it holds: {inside}.")
     if not path.exists():
-        raise FileNotFoundError(f"no file of receipts at {path}. Check the path, or use the name 'online-retail'.")
+        place = without_middle(printable(str(path)), LONGEST_PLACE)
+        raise FileNotFoundError(f"no file of receipts at {place}. Check the path, or use the name 'online-retail'.")
     with path.open("rb") as file:
         content, kind = _all_of(file, str(path)), SUFFIXES.get(path.suffix.lower())
     if content and kind and kind_of(content) != kind:
@@ -133,8 +136,8 @@ def _damage_told(name: str, what: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error.__cause__, ReceiptsError):  # which openpyxl takes for a ValueError of its own
             raise error.__cause__ from None
-        reason = without_middle(str(error) or type(error).__name__, 100)
-        raise ReceiptsError(f"{name} is a damaged {what} ({reason}). {remedy}") from error
+        # Its own words may quote a cell, and with it a customer: they are in the cause, for whoever looks there.
+        raise ReceiptsError(f"{name} is a damaged {what} ({type(error).__name__}). {remedy}") from error
 
 
 def _all_of(file: Any, name: str) -> bytes:

@@ -43,9 +43,9 @@ def clean(raw: pd.DataFrame, product_code: str = PRODUCT_CODE, before: pd.Timest
     """Clean receipts from raw ones, by `rules`, and account for every row.
 
     `receipts` has `invoice`, `code`, `description` (one per code: the most frequent), `quantity` (units), `date`,
-    `price` (pounds per unit), `customer`, `country`, in time order; an `invoice` is one basket, and its `date` is that
-    of its first line (`with_baskets`). `removed` has the raw columns and `rule`. Both are indexed by the row in the
-    file. `audit` has one row per rule and one for what is kept: `rows` adds up to the file,
+    `price` (pounds per unit), `customer`, `country`, in time order; an `invoice` is one basket, and its `date` that of
+    its first line (`with_baskets`). `removed` has the raw columns and `rule`. Both are indexed by the row in the file.
+    `audit` has one row per rule and one for what is kept: `rows` adds up to the file,
     `share` is of the file, `left` is what goes on to the next rule, `alone` is what the rule would take if it were the
     first.
 
@@ -139,9 +139,10 @@ def _finished(kept: pd.DataFrame) -> pd.DataFrame:
 def with_baskets(receipts: pd.DataFrame) -> pd.DataFrame:
     """The lines in time order, each `invoice` one basket, each `date` that of the basket's first line.
 
-    A basket is what one customer buys on one invoice on one day; what follows within `SAME_BASKET`, after midnight,
-    belongs to it. Tills start their numbers anew: of the baskets that share a number, the second in time is named
-    `536365#2`. So all that groups by invoice means baskets, and all that cuts by date cuts between them.
+    A basket is what one customer buys on one invoice on one day; a line after midnight belongs to it within
+    `SAME_BASKET` of the line before. Baskets come one after the other, in the order of their first lines. Tills start
+    their numbers anew: of the baskets that share a number, the second in time is named `536365#2`. So all that groups
+    by invoice means baskets, and all that cuts by date cuts between them.
     """
     lines = receipts.sort_values("date", kind="stable")
     number = lines.groupby(["customer", "invoice"], sort=False).ngroup()
@@ -157,7 +158,7 @@ def with_baskets(receipts: pd.DataFrame) -> pd.DataFrame:
         names = names.where(place == 1, names + mark + place.astype(str))
         lines["invoice"] = names.loc[basket].to_numpy()
     lines["date"] = lines["date"].groupby(basket).transform("first")
-    return lines.sort_values("date", kind="stable")
+    return lines.iloc[np.argsort(basket.to_numpy(), kind="stable")]
 
 
 def _most_frequent(codes: pd.Series, texts: pd.Series) -> pd.Series:

@@ -72,6 +72,9 @@ def find_columns(columns: Iterable[Hashable], name: str) -> list[int]:
             names = listed(columns[position] for position in rivals)
             raise ReceiptsError(f"{name}: [{names}] could each be {target}. Keep one of them.")
     missing = [target for target, positions in found.items() if not positions]
+    numbers = any(str(column).lstrip("-")[:1].isdigit() for column in columns)
+    if numbers and len(missing) == len(RAW_COLUMNS):  # a line of receipts in the header's place may name a customer
+        raise ReceiptsError(f"{name} has no header of receipts. Add a first line: {', '.join(RAW_COLUMNS)}.")
     if missing:
         others = {
             text: without_middle(str(column), 24)

@@ -17,6 +17,7 @@ import torch
 from recbook.llm_ranking import prompts
 from recbook.llm_ranking.prompts import Message
 from recbook.ranking.rankers import Shopper
+from recbook.training.distributed import available_device
 
 GEMMA = "google/gemma-2b-it"
 SAFE_OPTIONS = {"trust_remote_code": False}  # explicit, or transformers asks at the keyboard
@@ -57,7 +58,7 @@ def load_causal_lm(name: str | Path = GEMMA, device: str | None = None) -> Causa
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    name, device = str(name), device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name, device = str(name), str(available_device(device))
     is_path = Path(name).is_dir()
     if not is_path and (name.startswith((".", "/", "~", "\\")) or name.count("/") > 1):
         raise ModelNotLoaded(f"there is no folder {name}: give one that holds a model, or a name such as {GEMMA}")

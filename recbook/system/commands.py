@@ -84,10 +84,11 @@ def recommend_command(
     }  # fmt: skip
     with contextlib.redirect_stdout(sys.stderr):
         table = _recommender(shop).recommend(**asked, k=k, explain=explain, fast=fast)
-    products = _products_of(table)
     if as_json:
+        products = [_as_json(row) for row in table.to_dict("records")]
         print(json.dumps(asked | {"products": products}, allow_nan=False))
     else:
+        products = _products_of(table)
         print("\n\n".join(_as_text(place, product) for place, product in enumerate(products, 1)))
 
 

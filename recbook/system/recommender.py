@@ -53,16 +53,17 @@ class Recommender:
         split = evaluation.snapshot(receipts, self.moment, settings.min_shoppers)
         first, known = receipts.groupby("code")["date"].min(), set(split.codes)
         self.fresh = [code for code in first.index[first >= self.moment - NEW_FOR] if code not in known]  # few buyers
-        self.two_stage = TwoStageRecommender(split, model, ranker, student, vectors)
+        unsold = NO_PRODUCTS if unsold is None else unsold
+        fresh = [*self.fresh, *unsold.index]
+        self.two_stage = TwoStageRecommender(split, model, ranker, student, vectors, fresh)
         # By customer, the country of the last receipt.
         self.countries = receipts.sort_values("date", kind="stable").groupby("customer")["country"].last().to_dict()
         self.seconds: dict[str, float] = {}  # of each stage of the build
-        self._list_products(vectors, NO_PRODUCTS if unsold is None else unsold)
+        self._list_products(vectors, unsold)
 
     def _list_products(self, vectors: pd.DataFrame, unsold: pd.DataFrame) -> None:
         """All that depends on the products that nobody bought yet."""
         self.vectors, self.unsold = vectors, unsold
-        self.two_stage = self.two_stage.with_unsold(vectors, [*self.fresh, *unsold.index])
         self.fact_store = FactStore(self.receipts, self.moment, unsold=unsold if len(unsold) else None)
         self.products = Catalogue(rc.descriptions(self.receipts) | unsold["description"].to_dict())
         self.prices = self.fact_store.table["price"].loc[self.two_stage.codes].round(2).to_numpy()  # (codes,) pounds
@@ -113,14 +114,16 @@ class Recommender:
     def add(self, products: pd.DataFrame) -> "Recommender":
         """The same recommender with new products: `description` and `price` by code.
 
-        Nothing is trained, and nothing counted anew that the receipts alone tell. ValueError for a code that is taken,
+        Nothing is trained, and the two stages count nothing anew; the facts are. ValueError for a code that is taken,
         or an invalid description or price.
         """
         products = checked_products(products, self.products.column)
         vectors = pd.DataFrame(encode(products["description"].tolist()), index=products.index)
         unsold = products if self.unsold.empty else pd.concat([self.unsold, products])
         larger = copy.copy(self)
-        larger._list_products(pd.concat([self.vectors, vectors]), unsold)
+        vectors = pd.concat([self.vectors, vectors])
+        larger.two_stage = self.two_stage.with_unsold(vectors, [*self.fresh, *unsold.index])
+        larger._list_products(vectors, unsold)
         return larger
 
     def save(self, folder: str | Path) -> None:
@@ -223,7 +226,7 @@ class Recommender:
         if any(entry.date is None for entry in entries):
             example = "[('2011-10-03', ['22423']), …]"
             raise ValueError(f"several baskets need their dates, {example}; or give one list of products")
-        end = asked.normalize() + DAY  # a basket of today may have a time of day
+        end = asked.normalize() + DAY - pd.Timedelta(1, "ns")  # a basket of today may have a time of day
         self.products.dated(entries, 0.0, end, 0.0)  # ValueError: not oldest first, or after today
         return [(entry.date, self.products.codes[entry.items].tolist()) for entry in entries]
 

@@ -635,6 +635,18 @@ def test_bad_files_get_one_clear_error(tmp_path, case):
         load_receipts(written(tmp_path, content, name))
 
 
+def test_a_file_without_a_header_is_refused_without_a_word_of_its_first_line(tmp_path):
+    (tmp_path / "r.csv").write_text(LINE.replace("17850", "Ann Smith") + "\n" + LINE)
+    with pytest.raises(schema.ReceiptsError, match="has no header of receipts. Add a first line: InvoiceNo") as told:
+        load_receipts(tmp_path / "r.csv")
+    assert "Ann" not in str(told.value) and "HOLDER" not in str(told.value)
+
+
+def test_a_home_that_nobody_has_is_a_missing_path():
+    with pytest.raises(FileNotFoundError, match="no file of receipts at ~nobody-of-that-name/"):
+        load_receipts("~nobody-of-that-name/r.csv")
+
+
 def test_a_missing_path_and_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file of receipts at .*nowhere.csv"):
         load_receipts(tmp_path / "nowhere.csv")

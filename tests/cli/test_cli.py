@@ -399,8 +399,8 @@ def test_bytes_that_are_no_text_of_the_terminals_are_read_as_utf_8(small, capsys
         (["--query", "  "], "--query is empty"), (["--history", " ; "], "--history names no product"),
         (["--price-max", "nan"], "'nan' is not a price"), (["--price-max", "-1"], "'-1' is not a price"),
         (["--price-max", "cheap"], "'cheap' is not a price"), (["-k", "0"], "0 is not in the range 1<=x<=1000"),
-        (["--exclude", "purple"], "no product has 'purple'"), (["--price-max", "0.5"], "nothing is left"),
-        (["--colour", "red"], "--colour"), (["--when", "yesterday"], "'yesterday' is no day of the"),
+        (["--exclude", "purple"], "no product has 'purple'"), (["--colour", "red"], "--colour"),
+        (["--when", "yesterday"], "'yesterday' is no day of the"),
         (["--when", "2011-02-30"], "no day of the calendar"), (["--when", "20111109"], "write year-month-day"),
     ],
 )  # fmt: skip
@@ -523,12 +523,20 @@ def test_a_process_answers_with_json_alone_on_stdout(built):
 @pytest.mark.slow
 def test_a_real_recommender_says_what_is_wrong(built, capsys):
     for options, message in [
-        (["--customer", "1"], "customer 1"), (["--history", "no such thing"], "not in the catalogue"),
-        (["--exclude", "ultramarine"], "ultramarine"), (["--price-max", "0.01"], "nothing is left"),
-    ]:  # fmt: skip
+        (["--customer", "1"], "customer 1"),
+        (["--history", "no such thing"], "not in the catalogue"),
+        (["--exclude", "ultramarine"], "ultramarine"),
+    ]:
         assert cli.main(["recommend", str(built), "--no-explain", "--json", *options]) == 2
         said = capsys.readouterr()
         assert said.out == "" and message in said.err and len(said.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_nothing_left_is_an_answer_for_a_program_and_told_to_a_person(built, capsys):
+    asked = ["recommend", str(built), "--no-explain", "--price-max", "0.01"]
+    assert cli.main([*asked, "--json"]) == 0 and json.loads(capsys.readouterr().out)["products"] == []
+    assert cli.main(asked) == 2 and "nothing is left to recommend" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -204,6 +204,31 @@ def test_a_second_writer_waits_or_goes_away_and_says_so(tmp_path, capsys):
     assert capsys.readouterr().out == "somebody is at it\n"
 
 
+def test_a_file_in_the_place_of_the_hidden_folder_is_named_and_hinders_no_reader(tmp_path):
+    place = save(tmp_path / "kept")
+    (tmp_path / ".kept.recbook").touch()
+    with pytest.raises(OSError, match=r"kept cannot be written \(File exists\): name another place"):
+        save(place)
+    storage.discard(place)  # not ours to clear: left alone
+    assert loaded(place) == "hello"
+
+
+def test_a_folder_that_is_away_for_a_moment_is_read_when_it_is_back(tmp_path):
+    place, reads = save(tmp_path / "kept"), []
+
+    def read(folder, _):
+        reads.append(1)
+        if len(reads) == 1:
+            place.rename(tmp_path / "away")
+        try:
+            return load(folder)
+        finally:
+            if len(reads) == 1:
+                (tmp_path / "away").rename(place)
+
+    assert storage.load_folder(place, read, UNIT) == "hello" and len(reads) == 2
+
+
 def loaded_alone(place):
     return load(place) if storage.verified(place, UNIT) == {} else None
 

@@ -16,8 +16,8 @@ LINES = [  # number, code, date, customer
     ("1", "A", "2011-03-01 10:00", 11),
     ("1", "B", "2011-03-01 10:01", 11),
     ("1", "C", "2011-03-01 10:01", 12),  # another till, the same number
-    ("1", "A", "2011-03-09 10:00", 11),  # the numbers begin anew
-    ("2", "B", "2011-03-09 10:00", 11),  # two baskets in the same minute
+    ("2", "A", "2011-03-09 10:00", 11),  # two baskets in the same minute
+    ("1", "B", "2011-03-09 10:00", 11),  # the numbers begin anew
     ("3", "C", "2011-03-31 23:59", 12),  # over midnight, and over the cut
     ("3", "A", "2011-04-01 00:01", 12),
     ("4", "B", "2011-04-02 09:00", 12),

@@ -75,6 +75,9 @@ def test_baskets_after_the_moment_need_a_later_time_of_asking(small_shop):
     assert code not in set(small_shop.recommend(when=later, **asked)["code"])
     with pytest.raises(ValueError, match="none later than"):
         small_shop.recommend(**asked)
+    tomorrow = [(small_shop.moment.normalize() + pd.Timedelta(days=1), [code])]
+    with pytest.raises(ValueError, match=f"none later than the day of asking, {small_shop.moment:%Y-%m-%d}"):
+        small_shop.recommend(history=tomorrow, explain=False)
     with pytest.raises(ValueError, match="known as of"):
         small_shop.recommend(when="2001-01-01")
 
@@ -144,7 +147,7 @@ def test_a_new_product_can_be_recommended_at_once(small_shop, customer):
     assert small_shop.add(DRAGON.assign(price="4.5")).catalogue.loc["99999Z", "price"] == 4.5
 
 
-def test_adding_products_gives_what_a_rebuild_gives_and_counts_nothing_anew(small_shop, customer):
+def test_adding_products_gives_what_a_rebuild_gives__and_keeps_the_two_stages(small_shop, customer):
     two_stage, kettle = small_shop.two_stage, DRAGON.assign(description="red kettle").set_axis(["99998Z"])
     parts = two_stage.model, two_stage.ranker, two_stage.student, small_shop.narrator
     checker = small_shop.checker  # made before, of fewer products
