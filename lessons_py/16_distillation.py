@@ -193,13 +193,14 @@ some = [
 some = sorted(some, key=lambda label: sum(len(codes) for _, codes in label.history) + len(label.action))[:4]
 path = Path(tempfile.mkdtemp()) / "labels.jsonl"
 assert labels.write_labels(path, some) == len(some)
-first_line = json.loads(path.read_text().splitlines()[0])
+sealed, *lines = path.read_text().splitlines()  # line 1 says that a checksum stands on the last
+first_label = json.loads(lines[0])
 FIELDS = [labels.HISTORY_FIELD, labels.ASKED_FIELD, labels.LISTED_FIELD, labels.SCORES_FIELD, labels.ACTION_FIELD]
-assert list(first_line)[:5] == FIELDS
+assert list(first_label)[:5] == FIELDS
 
 # %% tags=["nbval-ignore-output"]
 assert labels.read_labels(path, split.codes) == some  # what is written can be read
-for name, value in first_line.items():  # one line of the file, a row per field
+for name, value in first_label.items():  # one line of the file, a row per field
     print(f"{name}: {json.dumps(value)}")
 
 # %% [markdown]
