@@ -173,9 +173,10 @@ def alone(place: Path, waiting: str | None = "") -> Iterator[Path]:
         while not lock.is_locked:
             try:
                 hidden.mkdir(mode=0o700)
-            except FileExistsError:  # not `exist_ok`: that fails if it goes meanwhile
-                if os.path.lexists(hidden) and not hidden.is_dir():
-                    raise
+            except FileExistsError:
+                with suppress(FileNotFoundError):  # it went meanwhile
+                    if not stat.S_ISDIR(os.lstat(hidden).st_mode):
+                        raise
             try:
                 lock.acquire(timeout=0)
                 if not (hidden / LOCK).exists():  # cleared away by its last owner, just before it was ours
