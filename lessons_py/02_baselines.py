@@ -128,14 +128,18 @@ sold, undone = dates[pairs["sale"]].to_numpy(), dates[pairs["cancellation"]].to_
 leaked = ((sold < cut) & (undone >= cut)).sum()
 
 as_known = workshop.cleaned(before=cut).receipts
-assert past.index[dates[past.index] < cut].isin(as_known.index).all()  # we lose nothing that was known
+was_known = past.index[dates[past.index] < cut]  # a basket may end after midnight
+assert was_known.isin(as_known.index).all()
 names = rc.descriptions(past)
-renamed = sum(names[code] != name for code, name in rc.descriptions(as_known).items() if code in names)
+known_names = rc.descriptions(as_known)
+renamed = sum(known_names.get(code, name) != name for code, name in names.items())
+more = len(as_known) - len(past)
 
 Markdown(
-    f"Of {len(pairs):,} sales that were cancelled, {leaked:,} lie before the cut with a cancellation after it. "
-    f"Cleaned as of the cut, the history has {len(as_known) - len(past):,} lines more, "
-    f"{(len(as_known) - len(past)) / len(past):.3%}; {renamed:,} of {len(names):,} products have another description."
+    f"Of {len(pairs):,} sales that were cancelled, {leaked:,} lie before the cut with a "
+    f"cancellation after it. Cleaned as of the cut, the history has {more:,} lines more, "
+    f"{more / len(past):.3%}; {renamed:,} of {len(names):,} products have another "
+    "description."
 )
 
 # %% [markdown]

@@ -193,8 +193,8 @@ some = [
 some = sorted(some, key=lambda label: sum(len(codes) for _, codes in label.history) + len(label.action))[:4]
 path = Path(tempfile.mkdtemp()) / "labels.jsonl"
 assert labels.write_labels(path, some) == len(some)
-sealed, *lines = path.read_text().splitlines()  # line 1 says that a checksum stands on the last
-first_label = json.loads(lines[0])
+# The first line says that a checksum stands on the last: labels begin on the second.
+first_label = json.loads(path.read_text().splitlines()[1])
 FIELDS = [labels.HISTORY_FIELD, labels.ASKED_FIELD, labels.LISTED_FIELD, labels.SCORES_FIELD, labels.ACTION_FIELD]
 assert list(first_label)[:5] == FIELDS
 
